@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * `bundle.json`, the inventory (FORMAT.md §4): what the bundle is, what every blob is for, where it came from.
+ * Everything else that describes content (`index.json`, `manifest.json`, the model manifests) is derived from
+ * it and from the image manifests, and compared.
+ */
+import { z } from 'zod';
+import { isDigest, type Digest } from '../store/digest.ts';
+
+/** Names of bundles, images, models and services: lower-case DNS labels. */
+export const Name = z
+  .string()
+  .regex(/^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$/, "expected a name of a-z, 0-9, '-' and '.', starting with a letter, at most 63 long");
+
+/** Semantic version 2.0.0, without build metadata (two builds of one version would compare equal). */
+export const Version = z
+  .string()
+  .regex(/^(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$/, "expected a semantic version such as '1.4.0'");
+
+export const Platform = z.enum(['linux/amd64', 'linux/arm64']);
+
+/** Longest path of a carried file, in UTF-8 bytes. */
+const MAX_PATH_BYTES = 1024;
+
+/** True for a relative, normalised path that cannot climb out, hide or confuse a terminal (FORMAT.md §4.3). */
+export function isSafePath(path: string): boolean {
+  if (path.length === 0 || Buffer.byteLength(path) > MAX_PATH_BYTES || path.startsWith('/')) return false;
+  if (/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\\]/u.test(path)) return false;
+  return path.split('/').every((part) => part !== '' && part !== '.' && part !== '..' && Buffer.byteLength(part) <= 255);
+}
+
+export const SafePath = z.string().refine(isSafePath, 'expected a relative path without .., control characters or backslashes');
+export const DigestSchema = z.custom<Digest>(isDigest, 'expected sha256:<64 hex digits>');
+export const Size = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+
+/** Printable text from outside: one line, bounded, no control or bidirectional characters. */
+export const Line = z.string().max(2048).regex(/^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]*$/u, 'expected one line of printable text');
+
+/** A full image reference with a tag: `registry.example:5000/group/name:tag`. */
+export const ImageRef = z
+  .string()
+  .max(512)
+  .regex(/^[a-z0-9.-]+(:\d{1,5})?(\/[a-z0-9]+([._-]+[a-z0-9]+)*)+:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/, "expected a full image reference 'registry/repository:tag'");
+
+/** Value of an engine option; `true` stands for a bare flag. */
+const OptionValue = z.union([z.string().max(4096), z.number(), z.boolean()]);
+
+/** A service of the stack, the same in the manifest and in the inventory. */
+export const ServiceSpec = z.strictObject({
+  engine: Name.describe('Inference engine, a row of the installer: vllm'),
+  image: Name.describe('Key of the image under images'),
+  model: Name.describe('Key of the model under models'),
+  gpus: z.number().int().min(0).max(64).default(0).describe('Number of GPUs the service gets'),
+  options: z
+    .record(z.string().regex(/^[a-z][a-z0-9-]*$/, 'expected an option name without leading dashes, such as max-model-len'), OptionValue)
+    .default({})
+    .describe("The engine's own options, without the leading --"),
+});
+export type ServiceSpec = z.infer<typeof ServiceSpec>;
+
+export const GatewaySpec = z.strictObject({ image: Name.describe('Key of the nginx image under images') });
+
+const Descriptor = z.strictObject({ mediaType: Line, digest: DigestSchema, size: Size });
+export type Descriptor = z.infer<typeof Descriptor>;
+
+const InventoryImage = z.strictObject({
+  name: Name,
+  ref: ImageRef.describe('The reference under which the engine knows the image after loading'),
+  from: Line.describe('Where the lock found it'),
+  manifest: Descriptor.describe("The platform's manifest"),
+  index: DigestSchema.optional().describe('The multi-platform index that the tag named, when there was one'),
+});
+export type InventoryImage = z.infer<typeof InventoryImage>;
+
+export const ModelFile = z.strictObject({ path: SafePath, digest: DigestSchema, size: Size });
+export type ModelFile = z.infer<typeof ModelFile>;
+
+const InventoryModel = z.strictObject({
+  name: Name,
+  from: Line,
+  hub: Line.optional().describe('Base URL of the hub'),
+  repo: Line.optional(),
+  revision: Line.describe('Commit of the hub, or sha256 over the file list for local files'),
+  license: Line.optional(),
+  files: z.array(ModelFile).min(1).describe('Sorted by path, by UTF-16 code unit'),
+});
+export type InventoryModel = z.infer<typeof InventoryModel>;
+
+const InventoryConfig = z.strictObject({ name: SafePath, digest: DigestSchema, size: Size });
+
+export const Inventory = z.strictObject({
+  apiVersion: z.literal('sealift.dev/v1'),
+  kind: z.literal('Inventory'),
+  name: Name,
+  version: Version,
+  platform: Platform,
+  created: z.iso.datetime({ precision: 0 }).describe("The lock's date, UTC, whole seconds"),
+  images: z.array(InventoryImage),
+  models: z.array(InventoryModel),
+  configs: z.array(InventoryConfig),
+  services: z.array(ServiceSpec.extend({ name: Name })),
+  gateway: GatewaySpec.optional(),
+});
+export type Inventory = z.infer<typeof Inventory>;

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+import { SealiftError, type ErrorCode } from './errors.ts';
+
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+
+/**
+ * Canonical JSON (FORMAT.md, "Canonical JSON"): object keys sorted by UTF-16 code unit, two spaces of indent,
+ * one line feed at the end. Members with the value `undefined` are left out. Readers compare bytes, so a
+ * document with duplicate keys, odd spacing or unknown escapes is never equal to its canonical form.
+ */
+export function canonicalJson(value: unknown): Buffer {
+  return Buffer.from(`${JSON.stringify(sortKeys(value), null, 2)}\n`);
+}
+
+function sortKeys(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sortKeys);
+  if (value === null || typeof value !== 'object') return value;
+  const entries = Object.entries(value).filter(([, v]) => v !== undefined);
+  entries.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
+  return Object.fromEntries(entries.map(([k, v]) => [k, sortKeys(v)]));
+}
+
+/**
+ * Parses JSON that came from outside. `what` names the document in the message.
+ * @throws {SealiftError} with `code` when it is not JSON, not UTF-8, or larger than `maxBytes`.
+ */
+export function parseJson(bytes: Uint8Array, what: string, code: ErrorCode, maxBytes: number): unknown {
+  if (bytes.length > maxBytes) {
+    throw new SealiftError(code, `${what} is ${bytes.length} bytes, more than the ${maxBytes} that are allowed`);
+  }
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes));
+  } catch (cause) {
+    throw new SealiftError(code, `${what} is not valid JSON`, { cause });
+  }
+}
