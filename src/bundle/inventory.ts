@@ -5,17 +5,26 @@
  * it and from the image manifests, and compared.
  */
 import { z } from 'zod';
+import { SealiftError } from '../errors.ts';
+import { canonicalJson, parseJson } from '../json.ts';
 import { isDigest, type Digest } from '../store/digest.ts';
+import { MAX_DOCUMENT_BYTES } from './limits.ts';
 
 /** Names of bundles, images, models and services: lower-case DNS labels. */
 export const Name = z
   .string()
-  .regex(/^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$/, "expected a name of a-z, 0-9, '-' and '.', starting with a letter, at most 63 long");
+  .regex(
+    /^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$/,
+    "expected a name of a-z, 0-9, '-' and '.', starting with a letter, at most 63 long",
+  );
 
 /** Semantic version 2.0.0, without build metadata (two builds of one version would compare equal). */
 export const Version = z
   .string()
-  .regex(/^(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$/, "expected a semantic version such as '1.4.0'");
+  .regex(
+    /^(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$/,
+    "expected a semantic version such as '1.4.0'",
+  );
 
 export const Platform = z.enum(['linux/amd64', 'linux/arm64']);
 
@@ -26,21 +35,31 @@ const MAX_PATH_BYTES = 1024;
 export function isSafePath(path: string): boolean {
   if (path.length === 0 || Buffer.byteLength(path) > MAX_PATH_BYTES || path.startsWith('/')) return false;
   if (/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\\]/u.test(path)) return false;
-  return path.split('/').every((part) => part !== '' && part !== '.' && part !== '..' && Buffer.byteLength(part) <= 255);
+  return path
+    .split('/')
+    .every((part) => part !== '' && part !== '.' && part !== '..' && Buffer.byteLength(part) <= 255);
 }
 
-export const SafePath = z.string().refine(isSafePath, 'expected a relative path without .., control characters or backslashes');
+export const SafePath = z
+  .string()
+  .refine(isSafePath, 'expected a relative path without .., control characters or backslashes');
 export const DigestSchema = z.custom<Digest>(isDigest, 'expected sha256:<64 hex digits>');
 export const Size = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 
 /** Printable text from outside: one line, bounded, no control or bidirectional characters. */
-export const Line = z.string().max(2048).regex(/^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]*$/u, 'expected one line of printable text');
+export const Line = z
+  .string()
+  .max(2048)
+  .regex(/^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]*$/u, 'expected one line of printable text');
 
 /** A full image reference with a tag: `registry.example:5000/group/name:tag`. */
 export const ImageRef = z
   .string()
   .max(512)
-  .regex(/^[a-z0-9.-]+(:\d{1,5})?(\/[a-z0-9]+([._-]+[a-z0-9]+)*)+:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/, "expected a full image reference 'registry/repository:tag'");
+  .regex(
+    /^[a-z0-9.-]+(:\d{1,5})?(\/[a-z0-9]+([._-]+[a-z0-9]+)*)+:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/,
+    "expected a full image reference 'registry/repository:tag'",
+  );
 
 /** Value of an engine option; `true` stands for a bare flag. */
 const OptionValue = z.union([z.string().max(4096), z.number(), z.boolean()]);
@@ -52,7 +71,12 @@ export const ServiceSpec = z.strictObject({
   model: Name.describe('Key of the model under models'),
   gpus: z.number().int().min(0).max(64).default(0).describe('Number of GPUs the service gets'),
   options: z
-    .record(z.string().regex(/^[a-z][a-z0-9-]*$/, 'expected an option name without leading dashes, such as max-model-len'), OptionValue)
+    .record(
+      z
+        .string()
+        .regex(/^[a-z][a-z0-9-]*$/, 'expected an option name without leading dashes, such as max-model-len'),
+      OptionValue,
+    )
     .default({})
     .describe("The engine's own options, without the leading --"),
 });
@@ -102,3 +126,85 @@ export const Inventory = z.strictObject({
   gateway: GatewaySpec.optional(),
 });
 export type Inventory = z.infer<typeof Inventory>;
+
+/**
+ * The inventory from the bytes of `bundle.json`, which must be their own canonical form.
+ * @throws {SealiftError} BUNDLE_UNSUPPORTED for a newer apiVersion, BUNDLE_MALFORMED
+ */
+export function parseInventory(bytes: Buffer): Inventory {
+  const json = parseJson(bytes, 'bundle.json', 'BUNDLE_MALFORMED', MAX_DOCUMENT_BYTES);
+  const version = (json as { apiVersion?: unknown } | null)?.apiVersion;
+  if (typeof version === 'string' && version !== 'sealift.dev/v1') {
+    throw new SealiftError(
+      'BUNDLE_UNSUPPORTED',
+      'the bundle is in a format that this sealift does not read',
+      {
+        hint: 'carry in a newer sealift',
+      },
+    );
+  }
+  const parsed = Inventory.safeParse(json);
+  if (!parsed.success)
+    throw malformed(
+      `bundle.json: ${parsed.error.issues[0]?.path.map(String).join('.')}: ${parsed.error.issues[0]?.message}`,
+    );
+  if (!canonicalJson(parsed.data).equals(bytes)) throw malformed('bundle.json is not in canonical form');
+  checkInventory(parsed.data);
+  return parsed.data;
+}
+
+/** What the schema cannot say (FORMAT.md §4.2): sorted, unique, and references that lead somewhere. */
+function checkInventory(inventory: Inventory): void {
+  const sorted = (what: string, keys: string[]): void => {
+    if (keys.some((key, i) => i > 0 && keys[i - 1]! >= key))
+      throw malformed(`${what} of bundle.json are not sorted and unique`);
+  };
+  sorted(
+    'images',
+    inventory.images.map((i) => i.name),
+  );
+  sorted(
+    'models',
+    inventory.models.map((m) => m.name),
+  );
+  sorted(
+    'configs',
+    inventory.configs.map((c) => c.name),
+  );
+  sorted(
+    'services',
+    inventory.services.map((s) => s.name),
+  );
+  for (const model of inventory.models)
+    sorted(
+      `files of model ${model.name}`,
+      model.files.map((f) => f.path),
+    );
+  if (new Set(inventory.images.map((i) => i.ref)).size !== inventory.images.length)
+    throw malformed('two images have one reference');
+  const images = new Set(inventory.images.map((i) => i.name));
+  const models = new Set(inventory.models.map((m) => m.name));
+  for (const service of inventory.services) {
+    if (!images.has(service.image) || !models.has(service.model))
+      throw malformed(`service ${service.name} names what the bundle does not hold`);
+  }
+  if (inventory.gateway && !images.has(inventory.gateway.image))
+    throw malformed('the gateway names an image that the bundle does not hold');
+}
+
+/** What a blob is for, in words, for messages. */
+export function purposeOf(digest: Digest, inventory: Inventory): string {
+  for (const model of inventory.models) {
+    const file = model.files.find((f) => f.digest === digest);
+    if (file) return `model ${model.name}: ${file.path}`;
+  }
+  const config = inventory.configs.find((c) => c.digest === digest);
+  if (config) return `config ${config.name}`;
+  const image = inventory.images.find((i) => i.manifest.digest === digest);
+  return image ? `manifest of image ${image.name}` : 'image layer or config';
+}
+
+const malformed = (why: string): SealiftError =>
+  new SealiftError('BUNDLE_MALFORMED', `the bundle is malformed: ${why}`, {
+    hint: 'tampered with, or written by another program: do not use this copy',
+  });

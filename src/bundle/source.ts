@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+import { open, type FileHandle } from 'node:fs/promises';
+import { asSealiftError, SealiftError } from '../errors.ts';
+
+/** Random access to the bytes of a bundle, wherever they are. */
+export interface ByteSource {
+  /** How messages call it. */
+  readonly name: string;
+  /** Bytes in all. */
+  readonly size: number;
+  /** Fills `target` from `position`; reading past the end is BUNDLE_INCOMPLETE. */
+  readInto(target: Uint8Array, position: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** One file, opened once: replacing the file's name between check and use changes nothing (THREATS.md, T-swap). */
+export class FileSource implements ByteSource {
+  readonly name: string;
+  readonly size: number;
+  readonly #handle: FileHandle;
+
+  private constructor(name: string, size: number, handle: FileHandle) {
+    this.name = name;
+    this.size = size;
+    this.#handle = handle;
+  }
+
+  static async open(path: string): Promise<FileSource> {
+    try {
+      const handle = await open(path, 'r');
+      const info = await handle.stat();
+      if (info.isFile()) return new FileSource(path, info.size, handle);
+      await handle.close();
+    } catch (error) {
+      throw asSealiftError(error, `opening ${path}`);
+    }
+    throw new SealiftError('NOT_A_BUNDLE', `${path} is not a regular file`);
+  }
+
+  async readInto(target: Uint8Array, position: number): Promise<void> {
+    let done = 0;
+    while (done < target.length) {
+      const bytesRead = await this.#read(target, done, position + done);
+      if (bytesRead === 0) throw incomplete(this.name, position + target.length, this.size);
+      done += bytesRead;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close();
+  }
+
+  async #read(target: Uint8Array, from: number, position: number): Promise<number> {
+    try {
+      return (await this.#handle.read(target, from, target.length - from, position)).bytesRead;
+    } catch (error) {
+      throw asSealiftError(error, `reading ${this.name} at byte ${position}`);
+    }
+  }
+}
+
+export function incomplete(name: string, needed: number, size: number): SealiftError {
+  return new SealiftError(
+    'BUNDLE_INCOMPLETE',
+    `${name} ends at byte ${size}, but goes on at least to byte ${needed}`,
+    {
+      hint: 'the copy broke off: compare sizes with the original and copy it again',
+    },
+  );
+}

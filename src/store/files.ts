@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+import { constants } from 'node:fs';
+import { open, rename, rm, statfs } from 'node:fs/promises';
+import { dirname } from 'node:path';
+
+/** Makes a rename or unlink inside `dir` survive a power cut. */
+export async function fsyncDir(dir: string): Promise<void> {
+  const handle = await open(dir, constants.O_RDONLY);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/**
+ * Replaces a small file so that a reader sees the old or the new content, never a mixture, also after a power
+ * cut: temp in the same folder, fsync, rename, fsync of the folder.
+ * @param mode permission bits of the new file, by default 0644
+ */
+export async function writeFileDurably(
+  path: string,
+  bytes: Uint8Array | string,
+  mode = 0o644,
+): Promise<void> {
+  const temp = `${path}.${process.pid}.tmp`;
+  try {
+    const handle = await open(temp, 'w', mode);
+    try {
+      await handle.chmod(mode); // the umask may have narrowed it
+      await handle.writeFile(bytes);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(temp, path);
+  } catch (error) {
+    await rm(temp, { force: true });
+    throw error;
+  }
+  await fsyncDir(dirname(path));
+}
+
+/** Bytes that an unprivileged writer can still put on the file system of `path`, and which one that is. */
+export async function freeBytes(path: string): Promise<{ bytes: number; device: string }> {
+  const fs = await statfs(path, { bigint: true });
+  return { bytes: Number(fs.bavail * fs.bsize), device: path };
+}
