@@ -8,9 +8,14 @@ import { tempDir } from '../support/workspace.ts';
 it('lets one in, names the holder to the next, and lets that one in afterwards', async () => {
   const dir = tempDir('lock');
   const release = await lockFolder(dir, 'build');
-  await expect(lockFolder(dir, 'install')).rejects.toMatchObject({ code: 'LOCKED', message: expect.stringContaining("'sealift build'") });
+  await expect(lockFolder(dir, 'install')).rejects.toMatchObject({
+    code: 'LOCKED',
+    message: expect.stringContaining("'sealift build'"),
+  });
   await release();
-  await (await lockFolder(dir, 'install'))();
+  await (
+    await lockFolder(dir, 'install')
+  )();
   expect(await readdir(dir)).toEqual([]);
 });
 
@@ -20,11 +25,15 @@ it.each([
 ])('takes over from %s', async (_, holder) => {
   const dir = tempDir('lock');
   await writeFile(join(dir, 'lock'), JSON.stringify(holder));
-  await (await lockFolder(dir, 'install'))();
+  await (
+    await lockFolder(dir, 'install')
+  )();
 });
 
 it('takes over a lock that a power cut tore', async () => {
   const dir = tempDir('lock');
   await writeFile(join(dir, 'lock'), '');
-  await (await lockFolder(dir, 'install'))();
+  await (
+    await lockFolder(dir, 'install')
+  )();
 });

@@ -11,7 +11,11 @@ const content = Buffer.from('weights '.repeat(10_000));
 const expected = { digest: digestOf(content), size: content.length };
 
 /** A source that serves `bytes`, cutting each of the first answers after the given number of bytes. */
-function source(bytes: Buffer, cuts: number[] = [], ranges = true): BlobSource & { opened: number[]; served: number } {
+function source(
+  bytes: Buffer,
+  cuts: number[] = [],
+  ranges = true,
+): BlobSource & { opened: number[]; served: number } {
   const self = {
     opened: [] as number[],
     served: 0,
