@@ -9,7 +9,7 @@ import { SLOT_BYTES, SLOT_COUNT } from '../trust/slots.ts';
 import { MAX_SUMS_BYTES } from './limits.ts';
 import { incomplete, type ByteSource } from './source.ts';
 import { BLOCK_BYTES, claimedSize, END_OF_ARCHIVE, memberBytes, padding, tarHeader } from './tar.ts';
-import { slotName, SUMS_NAME } from './write.ts';
+import { slotName, SUMS_NAME } from './sums.ts';
 
 /** Where a member's content lies. */
 export interface Extent {

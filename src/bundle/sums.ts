@@ -3,6 +3,9 @@
 import { SealiftError } from '../errors.ts';
 import { fromHex, hexOf, type Digest } from '../store/digest.ts';
 
+export const SUMS_NAME = 'SHA256SUMS';
+export const slotName = (slot: number): string => `signatures/${slot}.sigstore.json`;
+
 /** The documents, in archive order; blobs follow (FORMAT.md §2.2). */
 export const DOCUMENTS = [
   'bundle.json',

@@ -13,7 +13,7 @@ import type { Inventory } from './inventory.ts';
 import { deriveLayout } from './layout.ts';
 import { MAX_IMAGE_JSON_BYTES } from './limits.ts';
 import { parseImageManifest } from './oci.ts';
-import { blobName, formatSums, type DocumentName } from './sums.ts';
+import { blobName, formatSums, slotName, SUMS_NAME, type DocumentName } from './sums.ts';
 import { END_OF_ARCHIVE, memberBytes, padding, tarHeader } from './tar.ts';
 
 /** Where the writer gets blobs from; a Store is one. */
@@ -39,9 +39,6 @@ export interface WriteOptions {
   emit?: Emit;
   signal?: AbortSignal;
 }
-
-export const SUMS_NAME = 'SHA256SUMS';
-export const slotName = (slot: number): string => `signatures/${slot}.sigstore.json`;
 
 /**
  * Everything about the bundle but its content: names, sizes, order, and so the bytes to sign. Writes nothing.
