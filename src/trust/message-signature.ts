@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The JSON of one signature: a Sigstore bundle v0.3 with a `messageSignature` and a public-key hint
+ * (FORMAT.md §3), the form that cosign writes and reads. Only the form; verify.ts judges what it says.
+ */
+import { createHash, verify, type KeyObject } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
+import {
+  BUNDLE_V03_MEDIA_TYPE,
+  bundleFromJSON,
+  bundleToJSON,
+  toMessageSignatureBundle,
+} from '@sigstore/bundle';
+import { HashAlgorithm } from '@sigstore/protobuf-specs';
+import { keyHint } from './keys.ts';
+
+export interface MessageSignature {
+  /**
+   * Names the key; chosen by whoever wrote it, so good for finding a key and for nothing else. Undefined when
+   * the signature comes with a certificate: well-formed, but by nobody whom a policy can name.
+   */
+  hint: string | undefined;
+  /** What the writer says was signed. Only the signature proves it. */
+  claimedDigest: Buffer;
+  /** DER ECDSA. Malleable: (r, n - s) verifies too, so these bytes never identify a signature. */
+  signature: Buffer;
+}
+
+/** One line of JSON for a signature over `sums` by `key`. */
+export function writeMessageSignature(sums: Uint8Array, signature: Uint8Array, key: KeyObject): string {
+  const bundle = toMessageSignatureBundle({
+    digest: createHash('sha256').update(sums).digest(),
+    signature: Buffer.from(signature),
+    keyHint: keyHint(key),
+  });
+  return JSON.stringify(bundleToJSON(bundle));
+}
+
+/**
+ * Takes a parsed bundle apart.
+ * @throws {Error} of any kind when the form is not exactly that of FORMAT.md §3; the text may quote the input
+ */
+export function readMessageSignature(json: unknown): MessageSignature {
+  const bundle = bundleFromJSON(json);
+  if (bundle.mediaType !== BUNDLE_V03_MEDIA_TYPE)
+    throw new Error(`media type is not ${BUNDLE_V03_MEDIA_TYPE}`);
+  // The parser drops unknown members and takes url-safe or dirty base64; cosign refuses the first, `base64 -d` the second.
+  if (!isDeepStrictEqual(withoutEmpty(json), withoutEmpty(bundleToJSON(bundle)))) {
+    throw new Error('it has unknown members or values that are not in their standard form');
+  }
+  const { content, verificationMaterial } = bundle;
+  if (content.$case !== 'messageSignature') throw new Error('it is not a messageSignature');
+  const { messageDigest, signature } = content.messageSignature;
+  if (messageDigest.algorithm !== HashAlgorithm.SHA2_256) throw new Error('its digest is not SHA2_256');
+  const material = verificationMaterial.content;
+  const hint = material.$case === 'publicKey' ? material.publicKey.hint : undefined;
+  return { hint, claimedDigest: messageDigest.digest, signature };
+}
+
+/**
+ * True when `signature` is by `key` over `sums`, with SHA-256. This is node:crypto and not @sigstore/verify's
+ * Verifier: for a bare key that library comes down to this one call, but takes the hash algorithm from the
+ * bundle under test, ignores the claimed digest, and turns every exception into "false". Certificates and
+ * transparency logs, where it does real work, are not accepted here.
+ */
+export function isSignedBy(
+  key: KeyObject,
+  sums: Uint8Array,
+  { claimedDigest, signature }: MessageSignature,
+): boolean {
+  if (!createHash('sha256').update(sums).digest().equals(claimedDigest)) return false;
+  return verify('sha256', sums, { key, dsaEncoding: 'der' }, signature);
+}
+
+/** Members that are empty lists or objects left out: writers differ on `tlogEntries: []`. */
+function withoutEmpty(value: unknown): unknown {
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) return value;
+  const entries = Object.entries(value).map(([key, inner]) => [key, withoutEmpty(inner)] as const);
+  return Object.fromEntries(entries.filter(([, inner]) => !isEmpty(inner)));
+}
+
+const isEmpty = (value: unknown): boolean =>
+  typeof value === 'object' && value !== null && Object.keys(value).length === 0;

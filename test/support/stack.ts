@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The two sides of the air gap, made of real parts: what the demo and the end-to-end tests stand on. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { tinyModel, type ModelFiles } from '../../fixtures/model.ts';
+import { startHub, type HubFixture } from './hub.ts';
+import { assembleImages, pushImages } from './images.ts';
+import { startRegistry, type Registry } from './registry.ts';
+import { repoRoot, run, runOk, type RunOptions, type RunResult } from './workspace.ts';
+
+/** Where the manifest of the demo says its images are. */
+const IMAGES = { engine: 'vllm/vllm-openai:v0.27.1', gateway: 'library/nginx:1.29-alpine' };
+export const MODEL = 'sealift/tiny-chat';
+export const HOST_NAME = 'llm.enclave.test';
+
+export interface Staging {
+  registry: Registry;
+  hub: HubFixture;
+  /** Flags that lead `lock` and `build` to these servers. */
+  flags: string[];
+  stop(): Promise<void>;
+}
+
+/** Registry and hub on the loopback, holding what manifests/demo.yaml asks for. */
+export async function startStaging(dir: string, files: ModelFiles = tinyModel()): Promise<Staging> {
+  mkdirSync(dir, { recursive: true });
+  const registry = await startRegistry({ dir: join(dir, 'registry') });
+  const hub = await startHub({ models: [{ name: MODEL, files }], pageSize: 5 });
+  await pushImages(await assembleImages(join(dir, 'images')), registry.host, { names: IMAGES });
+  return {
+    registry,
+    hub,
+    flags: ['--mirror', `docker.io=${registry.url}`, '--hub', hub.url, '--store', join(dir, 'store')],
+    stop: async () => {
+      await hub.stop();
+      await registry.stop();
+    },
+  };
+}
+
+/** The built programs; scripts/build.ts makes them. */
+export const PROGRAM = {
+  outside: join(repoRoot, 'dist/sealift.mjs'),
+  inside: join(repoRoot, 'dist/enclave.mjs'),
+};
+
+/** Runs a built program with this Node. */
+export function sealift(
+  args: string[],
+  options: RunOptions & { side?: 'outside' | 'inside' } = {},
+): Promise<RunResult> {
+  return run(process.execPath, [PROGRAM[options.side ?? 'outside'], ...args], options);
+}
+
+export interface Keys {
+  private: string;
+  public: string;
+  /** File that holds the passphrase. */
+  passphrase: string;
+  /** Flags for `build` and `sign`. */
+  flags: string[];
+}
+
+/** Makes a signing key with `sealift keygen`. */
+export async function makeKeys(dir: string, name = 'release'): Promise<Keys> {
+  const passphrase = join(dir, `${name}.passphrase`);
+  writeFileSync(passphrase, 'correct horse battery staple\n', { mode: 0o600 });
+  const file = join(dir, `${name}.key`);
+  const made = await sealift(['keygen', '-o', file, '--passphrase-file', passphrase]);
+  if (made.code !== 0) throw new Error(made.stderr);
+  return {
+    private: file,
+    public: join(dir, `${name}.pub`),
+    passphrase,
+    flags: ['--key', file, '--passphrase-file', passphrase],
+  };
+}
+
+/** A home as the enclave's administrators provision it out of band: trust policy, site, TLS files. */
+export async function provisionHome(
+  home: string,
+  publicKeys: readonly string[],
+  port: number,
+  threshold = 1,
+): Promise<void> {
+  mkdirSync(join(home, 'tls'), { recursive: true });
+  const signers = publicKeys.map(
+    (pem, i) => `  - name: release-${i + 1}\n    publicKey: |\n${pem.trim().replace(/^/gm, '      ')}\n`,
+  );
+  writeFileSync(
+    join(home, 'trust.yaml'),
+    `apiVersion: sealift.dev/v1\nkind: TrustPolicy\nversion: 1\nthreshold: ${threshold}\nsigners:\n${signers.join('')}`,
+  );
+  await makeCertificate(join(home, 'tls/server.crt'), join(home, 'tls/server.key'));
+  writeFileSync(
+    join(home, 'site.yaml'),
+    [
+      'apiVersion: sealift.dev/v1',
+      'kind: Site',
+      `hostName: ${HOST_NAME}`,
+      `listen: { address: 127.0.0.1, port: ${port} }`,
+      'tls: { certificate: tls/server.crt, key: tls/server.key }',
+      '',
+    ].join('\n'),
+  );
+}
+
+export async function makeCertificate(certificate: string, key: string): Promise<void> {
+  const subject = ['-subj', `/CN=${HOST_NAME}`, '-addext', `subjectAltName=DNS:${HOST_NAME}`, '-days', '30'];
+  const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
+  await runOk('openssl', ['req', '-x509', ...curve, ...subject, '-keyout', key, '-out', certificate]);
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+import { execFileSync } from 'node:child_process';
+import { generateKeyPairSync, sign } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { keyHint } from '../../src/trust/keys.ts';
+import { keySigner, signSums, type Signer } from '../../src/trust/sign.ts';
+import { encodeSlot } from '../../src/trust/slots.ts';
+import { tempDir } from '../support/workspace.ts';
+import { codeOf, person, signedBy, SUMS } from './helpers.ts';
+
+const alice = person('alice');
+const bob = person('bob');
+
+describe('signSums', () => {
+  it('writes the form that cosign writes, on one line', async () => {
+    const json = await signedBy(alice);
+    expect(json).not.toMatch(/\n/);
+    expect(JSON.parse(json)).toEqual({
+      mediaType: 'application/vnd.dev.sigstore.bundle.v0.3+json',
+      verificationMaterial: { publicKey: { hint: keyHint(alice.publicKey) }, timestampVerificationData: {} },
+      messageSignature: {
+        messageDigest: { algorithm: 'SHA2_256', digest: expect.stringMatching(/^[\w+/]{43}=$/) as unknown },
+        signature: expect.stringMatching(/^ME[\w+/]+=*$/) as unknown,
+      },
+    });
+  });
+
+  it('is checked with tr, sed, base64 and openssl, out of a padded slot', async () => {
+    const dir = tempDir('openssl');
+    writeFileSync(join(dir, 'SHA256SUMS'), SUMS);
+    writeFileSync(join(dir, 'release.pub'), alice.pem);
+    writeFileSync(join(dir, '0.sigstore.json'), encodeSlot(await signedBy(alice)));
+    const audit = [
+      `tr -d '\\n\\r' < 0.sigstore.json | sed -n 's/.*"signature" *: *"\\([^"]*\\)".*/\\1/p' | base64 -d > sig`,
+      'openssl dgst -sha256 -verify release.pub -signature sig SHA256SUMS',
+    ].join(' && ');
+    const run = (): string => execFileSync('sh', ['-c', audit], { cwd: dir, stdio: 'pipe' }).toString();
+    expect(run()).toBe('Verified OK\n');
+    writeFileSync(join(dir, 'SHA256SUMS'), Buffer.concat([SUMS, SUMS]));
+    expect(run).toThrow(/Verification failure|Command failed/);
+  });
+
+  const returning = (signature: Uint8Array): Signer => ({
+    publicKey: alice.publicKey,
+    sign: async () => signature,
+  });
+  const dishonest: [string, Uint8Array][] = [
+    ["another key's signature", sign('sha256', SUMS, bob.privateKey)],
+    ['a signature over other bytes', sign('sha256', Buffer.from('other'), alice.privateKey)],
+    ['a signature with another hash', sign('sha512', SUMS, alice.privateKey)],
+    [
+      'raw r and s instead of DER',
+      sign('sha256', SUMS, { key: alice.privateKey, dsaEncoding: 'ieee-p1363' }),
+    ],
+    [
+      'a signature with a byte too many',
+      Buffer.concat([sign('sha256', SUMS, alice.privateKey), Buffer.of(0)]),
+    ],
+    ['nothing', Buffer.alloc(0)],
+    ['text', Buffer.from('PKCS11 error: token not present')],
+  ];
+  it.each(dishonest)('emits nothing when the signer returns %s', async (_, signature) => {
+    await expect(signSums(SUMS, returning(signature))).rejects.toMatchObject({ code: 'BAD_SIGNATURE' });
+  });
+
+  it('lets an error of the signer through', async () => {
+    const broken: Signer = {
+      publicKey: alice.publicKey,
+      sign: () => Promise.reject(new Error('token removed')),
+    };
+    await expect(signSums(SUMS, broken)).rejects.toThrow('token removed');
+  });
+
+  it('signs with ECDSA P-256 only', async () => {
+    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-384' });
+    expect(codeOf(() => keySigner(privateKey))).toBe('KEY_INVALID');
+    const device: Signer = { publicKey, sign: async (bytes) => sign('sha256', bytes, privateKey) };
+    await expect(signSums(SUMS, device)).rejects.toMatchObject({ code: 'KEY_INVALID' });
+  });
+});
