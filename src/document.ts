@@ -2,15 +2,28 @@
 /**
  * YAML documents that a person writes: manifest, site, trust policy. Every error names the file, line and
  * column, what was expected, and the nearest valid key.
+ *
+ * Only the plain part of YAML 1.2 is read: one document, scalar keys, no tags of one's own, no merge keys.
+ * What another YAML reader would understand differently is refused rather than guessed.
  */
-import { isMap, isPair, isScalar, isSeq, LineCounter, parseDocument as parseYaml, type Document, type Node } from 'yaml';
+import { isMap, isNode, isScalar, isSeq, LineCounter, parseDocument as parseYaml, visit } from 'yaml';
+import type { Document, YAMLError } from 'yaml';
 import type { z } from 'zod';
 import { SealiftError, type ErrorCode } from './errors.ts';
 
 /** Longest document that is read, in bytes. A manifest of this size would name about 50,000 files. */
 export const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
 
+/** Aliases are a way to blow up a small document ("billion laughs"); this many expansions serve any honest file. */
+const MAX_ALIASES = 100;
+
 type Path = readonly PropertyKey[];
+type Place = (offset: number) => string;
+
+interface Problem {
+  text: string;
+  hint?: string;
+}
 
 /**
  * Parses and checks one document.
@@ -22,13 +35,11 @@ export function readDocument<T>(text: string, file: string, schema: z.ZodType<T>
     throw new SealiftError(code, `${file} is larger than ${MAX_DOCUMENT_BYTES} bytes`);
   }
   const lines = new LineCounter();
-  const doc = parseYaml(text, { lineCounter: lines, uniqueKeys: true, version: '1.2', merge: false });
-  const at = (offset: number): string => {
+  const at: Place = (offset) => {
     const { line, col } = lines.linePos(offset);
     return `${file}:${Math.max(line, 1)}:${Math.max(col, 1)}`;
   };
-  const syntax = doc.errors[0] ?? doc.warnings[0];
-  if (syntax) throw new SealiftError(code, `${at(syntax.pos[0])}: ${syntax.message.split('\n')[0]?.replace(/ at line \d+.*$/, '')}`);
+  const doc = parsePlainYaml(text, lines, at, code);
   const parsed = schema.safeParse(toPlain(doc, file, code));
   if (parsed.success) return parsed.data;
   const problems = parsed.error.issues.flatMap((issue) => describe(issue, doc, schema, at));
@@ -39,67 +50,212 @@ export function readDocument<T>(text: string, file: string, schema: z.ZodType<T>
   });
 }
 
-/** Aliases are a way to blow up a small document ("billion laughs"); 100 expansions serve any honest file. */
+// ---- YAML ----
+
+function parsePlainYaml(text: string, lines: LineCounter, at: Place, code: ErrorCode): Document {
+  const doc = parseYaml(text, {
+    lineCounter: lines,
+    uniqueKeys: true,
+    version: '1.2',
+    merge: false,
+    prettyErrors: false,
+  });
+  const syntax = doc.errors[0] ?? doc.warnings[0];
+  if (syntax) throw new SealiftError(code, `${at(syntax.pos[0])}: ${syntaxText(syntax, text)}`);
+  if (doc.directives?.yaml.version !== '1.2') {
+    throw new SealiftError(code, `${at(0)}: only YAML 1.2 is read, without a %YAML directive`);
+  }
+  refuseOddKeys(doc, at, code);
+  return doc;
+}
+
+function syntaxText(error: YAMLError, text: string): string {
+  switch (error.code) {
+    case 'DUPLICATE_KEY':
+      return `the key ${quoted(keyAt(text, error.pos[0]))} is there twice`;
+    case 'MULTIPLE_DOCS':
+      return "a second document begins here ('---'), but the file must hold one";
+    case 'RESOURCE_EXHAUSTION':
+      return 'nested too deeply';
+    default:
+      return error.message.split('\n')[0] ?? 'not valid YAML';
+  }
+}
+
+/** The key that begins at `offset`, without its quotes. */
+const keyAt = (text: string, offset: number): string =>
+  /^"[^"\n]*"|^'[^'\n]*'|^[^:\n]*/.exec(text.slice(offset))?.[0].replace(/^(["'])(.*)\1$/, '$2') ?? '';
+
+/** Keys that are lists or maps become odd strings, and zod passes over `__proto__`: neither may be ignored. */
+function refuseOddKeys(doc: Document, at: Place, code: ErrorCode): void {
+  visit(doc, {
+    Pair(_, { key }) {
+      if (isScalar(key) && key.value !== '__proto__') return;
+      const place = at(startOf(key) ?? 0);
+      const text = isScalar(key) ? `the key '__proto__' is not allowed` : 'a key must be a plain word';
+      throw new SealiftError(code, `${place}: ${text}`);
+    },
+  });
+}
+
 function toPlain(doc: Document, file: string, code: ErrorCode): unknown {
   try {
-    return doc.toJS({ maxAliasCount: 100 });
+    return doc.toJS({ maxAliasCount: MAX_ALIASES });
   } catch (cause) {
-    throw new SealiftError(code, `${file}: too many YAML aliases`, { cause });
+    const text = cause instanceof Error ? cause.message : String(cause);
+    const what = text.startsWith('Excessive alias') ? 'too many YAML aliases' : text;
+    throw new SealiftError(code, `${file}: ${what}`, { cause });
   }
 }
 
-interface Problem {
-  text: string;
-  hint?: string;
-}
+// ---- what zod found, in words ----
 
-function describe(issue: z.core.$ZodIssue, doc: Document, schema: z.ZodType, at: (offset: number) => string): Problem[] {
+function describe(issue: z.core.$ZodIssue, doc: Document, schema: z.ZodType, at: Place): Problem[] {
+  const place = (path: Path, wantKey: boolean): string => at(offsetOf(doc, path, wantKey));
   if (issue.code === 'unrecognized_keys') {
+    const known = keysAt(schema, issue.path);
     return issue.keys.map((key) => {
-      const nearest = nearestKey(key, keysAt(schema, issue.path));
-      const text = `${at(offsetOf(doc, [...issue.path, key], true))}: unknown key '${key}'${inside(issue.path)}`;
-      return nearest === undefined ? { text } : { text, hint: `did you mean '${nearest}'?` };
+      const text = `${place([...issue.path, key], true)}: unknown key ${quoted(key)}${inside(issue.path)}`;
+      return withHint(
+        text,
+        didYouMean(key, known) ?? (known.length > 0 ? `known keys: ${known.join(', ')}` : undefined),
+      );
     });
   }
-  return [{ text: `${at(offsetOf(doc, issue.path, false))}: ${inside(issue.path, '')}${issue.message}` }];
+  if (issue.code === 'invalid_key') {
+    const why = issue.issues[0]?.message ?? 'not allowed';
+    return [
+      {
+        text: `${place(issue.path, true)}: key ${quoted(String(issue.path.at(-1)))}${inside(issue.path.slice(0, -1))}: ${why}`,
+      },
+    ];
+  }
+  const { text, hint } = valueProblem(issue, doc);
+  const where = issue.path.length === 0 ? '' : `${dotted(issue.path)}: `;
+  return [withHint(`${place(issue.path, false)}: ${where}${text}`, hint)];
 }
 
-function inside(path: Path, preposition = ' in '): string {
-  if (path.length === 0) return '';
-  return preposition === '' ? `${path.map(String).join('.')}: ` : `${preposition}${path.map(String).join('.')}`;
+/** One violation of a value: what was expected, what is there, and how to mend it where that is known. */
+function valueProblem(issue: z.core.$ZodIssue, doc: Document): { text: string; hint?: string | undefined } {
+  const found = doc.getIn(issue.path);
+  if (issue.code === 'custom') return { text: issue.message, hint: hintOf(issue.params) };
+  if (issue.code === 'invalid_type' || issue.code === 'invalid_union') {
+    const expected = issue.code === 'invalid_type' ? naturally(issue.expected) : unionText(issue.errors);
+    if (found === undefined && issue.path.length > 0) return { text: `is missing; expected ${expected}` };
+    const quote = expected === 'a string' && ['number', 'boolean'].includes(typeof found);
+    const hint = quote ? `put it in quotes: "${sourceOf(issue.path, doc)}"` : undefined;
+    return { text: `expected ${expected}, found ${kindOf(found)}`, hint };
+  }
+  if (issue.code === 'invalid_value') {
+    const allowed = issue.values.map(String);
+    const expected = `expected ${allowed.map(quoted).join(' or ')}`;
+    if (found === undefined && issue.path.length > 0) return { text: `is missing; ${expected}` };
+    return { text: `${expected}, found ${shown(found)}`, hint: didYouMean(String(found), allowed) };
+  }
+  const text = issue.message.charAt(0).toLowerCase() + issue.message.slice(1);
+  return { text: isPlain(found) ? `${text}, found ${shown(found)}` : text };
 }
 
-/** Byte offset of the key or value at `path`, or of the nearest ancestor that exists. */
+const hintOf = (params: Record<string, unknown> | undefined): string | undefined =>
+  typeof params?.['hint'] === 'string' ? params['hint'] : undefined;
+
+const withHint = (text: string, hint: string | undefined): Problem =>
+  hint === undefined ? { text } : { text, hint };
+
+const NATURAL: Readonly<Record<string, string>> = {
+  string: 'a string',
+  number: 'a number',
+  int: 'a whole number',
+  boolean: 'true or false',
+  array: 'a list',
+  object: 'a map',
+  record: 'a map',
+};
+const naturally = (type: string): string => NATURAL[type] ?? type;
+
+function unionText(branches: readonly (readonly z.core.$ZodIssue[])[]): string {
+  const names = branches.map((b) =>
+    b[0]?.code === 'invalid_type' ? naturally(b[0].expected) : (b[0]?.message ?? ''),
+  );
+  return [...new Set(names.filter((n) => n !== ''))].join(' or ');
+}
+
+function kindOf(value: unknown): string {
+  if (value === null || value === undefined) return 'nothing';
+  if (isMap(value)) return 'a map';
+  if (isSeq(value)) return 'a list';
+  if (typeof value === 'boolean') return String(value);
+  return `the ${typeof value} ${shown(value)}`;
+}
+
+const isPlain = (value: unknown): boolean => ['string', 'number', 'boolean'].includes(typeof value);
+const shown = (value: unknown): string => (isPlain(value) ? quoted(String(value)) : kindOf(value));
+
+/** A word of the document between quotes: bounded, and with nothing in it that could steer a terminal. */
+function quoted(word: string): string {
+  const short = word.length > 80 ? `${word.slice(0, 80)}…` : word;
+  return `'${short.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, '\uFFFD')}'`;
+}
+
+const dotted = (path: Path): string => path.map((part) => quoted(String(part)).slice(1, -1)).join('.');
+const inside = (path: Path): string => (path.length === 0 ? '' : ` in ${dotted(path)}`);
+
+// ---- where it is ----
+
+/** Offset (UTF-16 units) of the key or value at `path`, or of the nearest ancestor that exists. */
 function offsetOf(doc: Document, path: Path, wantKey: boolean): number {
   let node: unknown = doc.contents;
-  let offset = (doc.contents as Node | null)?.range?.[0] ?? 0;
+  let offset = startOf(doc.contents) ?? 0;
   for (const [i, part] of path.entries()) {
     const child = childOf(node, part);
     if (child === undefined) break;
     const last = i === path.length - 1;
-    offset = (last && wantKey ? child.key : child.value)?.range?.[0] ?? child.key?.range?.[0] ?? offset;
+    offset = startOf(last && wantKey ? child.key : child.value) ?? startOf(child.key) ?? offset;
+    // A missing child is reported at its parent's key: a block map's own offset is that of its first key.
+    if (!last && childOf(child.value, path[i + 1]!) === undefined) return startOf(child.key) ?? offset;
     node = child.value;
   }
   return offset;
 }
 
-function childOf(node: unknown, part: PropertyKey): { key?: Node; value?: Node } | undefined {
-  if (isSeq(node)) return { value: node.items[Number(part)] as Node };
+const startOf = (node: unknown): number | undefined => (isNode(node) ? node.range?.[0] : undefined);
+
+function childOf(node: unknown, part: PropertyKey): { key?: unknown; value: unknown } | undefined {
+  if (isSeq(node)) {
+    const item = node.items[Number(part)];
+    return item === undefined ? undefined : { value: item };
+  }
   if (!isMap(node)) return undefined;
-  const pair = node.items.find((p) => isPair(p) && isScalar(p.key) && String(p.key.value) === String(part));
-  return pair && { key: pair.key as Node, value: pair.value as Node };
+  const pair = node.items.find((p) => isScalar(p.key) && String(p.key.value) === String(part));
+  return pair && { key: pair.key, value: pair.value };
 }
+
+/** The scalar at `path` as it stands in the file, so that 1.10 is not shown as 1.1. */
+function sourceOf(path: Path, doc: Document): string {
+  const node = doc.getIn(path, true);
+  return isScalar(node) ? (node.source ?? String(node.value)) : '';
+}
+
+// ---- what the schema knows ----
 
 /** Keys that the schema knows at a path; looks through optional, default, record, array and union wrappers. */
 function keysAt(schema: z.ZodType, path: Path): string[] {
   let level: unknown[] = unwrap(schema);
   for (const part of path) level = level.flatMap((s) => step(s, part)).flatMap(unwrap);
-  return [...new Set(level.flatMap((s) => Object.keys(shapeOf(s) ?? {})))];
+  return [...new Set(level.flatMap((s) => Object.keys(defOf(s).shape ?? {})))];
 }
 
-type Def = { type: string; innerType?: z.ZodType; options?: z.ZodType[]; in?: z.ZodType; valueType?: z.ZodType; element?: z.ZodType; shape?: Record<string, z.ZodType> };
+interface Def {
+  type: string;
+  innerType?: z.ZodType;
+  options?: z.ZodType[];
+  in?: z.ZodType;
+  valueType?: z.ZodType;
+  element?: z.ZodType;
+  shape?: Record<string, z.ZodType>;
+}
+/** zod types `def` for each kind of schema; this walk needs what they have in common. */
 const defOf = (schema: unknown): Def => (schema as { def: Def }).def;
-const shapeOf = (schema: unknown): Record<string, z.ZodType> | undefined => defOf(schema).shape;
 
 function unwrap(schema: unknown): unknown[] {
   const def = defOf(schema);
@@ -110,13 +266,27 @@ function unwrap(schema: unknown): unknown[] {
 
 function step(schema: unknown, part: PropertyKey): z.ZodType[] {
   const def = defOf(schema);
-  const next = def.shape?.[String(part)] ?? def.valueType ?? def.element;
+  const key = String(part);
+  const member = def.shape && Object.hasOwn(def.shape, key) ? def.shape[key] : undefined;
+  const next = member ?? def.valueType ?? def.element;
   return next ? [next] : [];
+}
+
+// ---- did you mean ----
+
+/** `did you mean 'x'?` for the candidate that is near enough, if there is one. */
+export function didYouMean(word: string, candidates: readonly string[]): string | undefined {
+  const nearest = nearestKey(word, candidates);
+  return nearest === undefined ? undefined : `did you mean '${nearest}'?`;
 }
 
 /** The candidate at the smallest edit distance, if that is small beside the word's length. */
 export function nearestKey(word: string, candidates: readonly string[]): string | undefined {
-  const ranked = candidates.map((c) => ({ c, d: editDistance(word.toLowerCase(), c.toLowerCase()) })).sort((a, b) => a.d - b.d);
+  // A longer word is no misspelling, and the distance costs the product of the lengths.
+  if (word.length > 64) return undefined;
+  const ranked = candidates
+    .map((c) => ({ c, d: editDistance(word.toLowerCase(), c.toLowerCase()) }))
+    .toSorted((a, b) => a.d - b.d);
   const best = ranked[0];
   return best && best.d <= Math.max(1, Math.floor(word.length / 3)) ? best.c : undefined;
 }
@@ -130,7 +300,8 @@ function editDistance(a: string, b: string): number {
     for (let j = 1; j <= b.length; j++) {
       const same = a[i - 1] === b[j - 1] ? 0 : 1;
       let d = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + same);
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) d = Math.min(d, before[j - 2]! + 1);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        d = Math.min(d, before[j - 2]! + 1);
       next.push(d);
     }
     before = row;

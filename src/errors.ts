@@ -26,74 +26,221 @@ export const EXIT_CODES: ReadonlyMap<number, string> = new Map([
   [22, 'install failed; rollback incomplete: a person is needed'],
   [30, 'differences or drift, with `--exit-code`'],
   [130, 'interrupted'],
+  [143, 'terminated by SIGTERM'],
 ]);
 
 export const ERRORS = {
   // 1: failed
   UNEXPECTED: { exit: 1, about: 'A defect in sealift. Run again with --debug and report what it prints.' },
-  IO_ERROR: { exit: 1, about: 'The operating system refused to read or write a file. The message names the file and the reason.' },
-  DISK_FULL: { exit: 1, about: 'The disk is full. Nothing was left half-done; free space on the file system that the message names and run again: finished downloads are kept.' },
-  LOCKED: { exit: 1, about: 'Another sealift process works on the same folder. Wait for it to end, or stop it.' },
+  IO_ERROR: {
+    exit: 1,
+    about: 'The operating system refused to read or write a file. The message names the file and the reason.',
+  },
+  DISK_FULL: {
+    exit: 1,
+    about:
+      'The disk is full. Nothing was left half-done; free space on the file system that the message names and run again: finished downloads are kept.',
+  },
+  LOCKED: {
+    exit: 1,
+    about: 'Another sealift process works on the same folder. Wait for it to end, or stop it.',
+  },
   CANCELLED: { exit: 1, about: 'The question was answered with no. Nothing was changed.' },
-  NETWORK_ERROR: { exit: 1, about: 'A registry or hub could not be reached or kept failing. Run again: what was downloaded is kept.' },
-  UNAUTHORIZED: { exit: 1, about: 'The registry or hub wants credentials, or refuses those that were sent. Use `docker login` for a registry, a token file for a hub.' },
+  NETWORK_ERROR: {
+    exit: 1,
+    about: 'A registry or hub could not be reached or kept failing. Run again: what was downloaded is kept.',
+  },
+  UNAUTHORIZED: {
+    exit: 1,
+    about:
+      'The registry or hub wants credentials, or refuses those that were sent. Use `docker login` for a registry, a token file for a hub.',
+  },
   IMAGE_NOT_FOUND: { exit: 1, about: 'The registry, engine or layout has no such image or tag.' },
-  PLATFORM_NOT_FOUND: { exit: 1, about: 'The image exists, but not for the platform that the manifest asks for.' },
-  MODEL_NOT_FOUND: { exit: 1, about: 'The hub has no such model, or it is private and the token does not reach it.' },
-  MODEL_GATED: { exit: 1, about: 'The model is gated: accept its conditions on the hub with the account that the token belongs to.' },
-  REVISION_NOT_FOUND: { exit: 1, about: 'The hub has the model, but not this branch, tag or commit any more.' },
-  SOURCE_CHANGED: { exit: 1, about: 'A source sends other bytes than the lock says. Nothing was kept. If the change is meant, run `sealift lock` and review what it prints.' },
-  SOURCE_INVALID: { exit: 1, about: 'A source sent something that breaks its own protocol or our limits (too large, malformed, unsupported).' },
-  UNSAFE_NAME: { exit: 1, about: 'A source names a file outside its own folder, or with characters that no file name may have.' },
+  PLATFORM_NOT_FOUND: {
+    exit: 1,
+    about: 'The image exists, but not for the platform that the manifest asks for.',
+  },
+  MODEL_NOT_FOUND: {
+    exit: 1,
+    about: 'The hub has no such model, or it is private and the token does not reach it.',
+  },
+  MODEL_GATED: {
+    exit: 1,
+    about: 'The model is gated: accept its conditions on the hub with the account that the token belongs to.',
+  },
+  REVISION_NOT_FOUND: {
+    exit: 1,
+    about: 'The hub has the model, but not this branch, tag or commit any more.',
+  },
+  SOURCE_CHANGED: {
+    exit: 1,
+    about:
+      'A source sends other bytes than the lock says. Nothing was kept. If the change is meant, run `sealift lock` and review what it prints.',
+  },
+  SOURCE_INVALID: {
+    exit: 1,
+    about:
+      'A source sent something that breaks its own protocol or our limits (too large, malformed, unsupported).',
+  },
+  UNSAFE_NAME: {
+    exit: 1,
+    about: 'A source names a file outside its own folder, or with characters that no file name may have.',
+  },
   // 2: wrong usage
   USAGE: { exit: 2, about: 'The command line is wrong. The message says what was expected.' },
-  MANIFEST_INVALID: { exit: 2, about: 'The manifest does not fit its schema. The message names file, line, column and the nearest valid key.' },
+  MANIFEST_INVALID: {
+    exit: 2,
+    about:
+      'The manifest does not fit its schema. The message names file, line, column and the nearest valid key.',
+  },
   LOCK_INVALID: { exit: 2, about: 'The lock cannot be read. Run `sealift lock` again.' },
-  LOCK_MISSING: { exit: 2, about: 'There is no lock beside the manifest. Run `sealift lock` first, review it and commit it.' },
-  LOCK_STALE: { exit: 2, about: 'The manifest changed after the lock was written. Run `sealift lock`, review what it prints, then build.' },
-  SITE_INVALID: { exit: 2, about: 'site.yaml does not fit its schema. The message names file, line, column and the nearest valid key.' },
-  SITE_MISSING: { exit: 2, about: 'There is no site.yaml in the home. `sealift help site` prints one to start from.' },
-  POLICY_INVALID: { exit: 2, about: 'The trust policy does not fit its schema, or names a key that cannot be used.' },
-  POLICY_MISSING: { exit: 2, about: 'There is no trust policy. It says who may sign, and must come to this host out of band, never with the bundle.' },
-  KEY_MISSING: { exit: 2, about: 'No signing key was given. `sealift keygen` makes one; `--key FILE` names it.' },
-  KEY_INVALID: { exit: 2, about: 'The key file is not an ECDSA P-256 key in a form that sealift reads (PKCS#8 PEM, encrypted or not; SPKI PEM for public keys).' },
+  LOCK_MISSING: {
+    exit: 2,
+    about: 'There is no lock beside the manifest. Run `sealift lock` first, review it and commit it.',
+  },
+  LOCK_STALE: {
+    exit: 2,
+    about:
+      'The manifest changed after the lock was written. Run `sealift lock`, review what it prints, then build.',
+  },
+  SITE_INVALID: {
+    exit: 2,
+    about:
+      'site.yaml does not fit its schema. The message names file, line, column and the nearest valid key.',
+  },
+  SITE_MISSING: {
+    exit: 2,
+    about: 'There is no site.yaml in the home. `sealift help site` prints one to start from.',
+  },
+  POLICY_INVALID: {
+    exit: 2,
+    about: 'The trust policy does not fit its schema, or names a key that cannot be used.',
+  },
+  POLICY_MISSING: {
+    exit: 2,
+    about:
+      'There is no trust policy. It says who may sign, and must come to this host out of band, never with the bundle.',
+  },
+  KEY_MISSING: {
+    exit: 2,
+    about: 'No signing key was given. `sealift keygen` makes one; `--key FILE` names it.',
+  },
+  KEY_INVALID: {
+    exit: 2,
+    about:
+      'The key file is not an ECDSA P-256 key in a form that sealift reads (PKCS#8 PEM, encrypted or not; SPKI PEM for public keys).',
+  },
   WRONG_PASSPHRASE: { exit: 2, about: 'The passphrase does not open the key.' },
   SLOTS_FULL: { exit: 2, about: 'All eight signature slots are taken.' },
   FILE_EXISTS: { exit: 2, about: 'The output file is already there. Name another, or remove it.' },
   FILE_MISSING: { exit: 2, about: 'A file that was named does not exist.' },
   // 10-14: verification
   NOT_SIGNED: { exit: 10, about: 'The bundle carries no signature at all. Ask the staging side to sign it.' },
-  UNTRUSTED_SIGNER: { exit: 11, about: 'The bundle is signed, but by nobody whom the trust policy of this host names.' },
-  BAD_SIGNATURE: { exit: 11, about: 'A signature is there that does not fit: it is damaged, or made over other content.' },
+  UNTRUSTED_SIGNER: {
+    exit: 11,
+    about: 'The bundle is signed, but by nobody whom the trust policy of this host names.',
+  },
+  BAD_SIGNATURE: {
+    exit: 11,
+    about: 'A signature is there that does not fit: it is damaged, or made over other content.',
+  },
   THRESHOLD_NOT_MET: { exit: 11, about: 'Too few different trusted signers have signed.' },
-  CONTENT_MISMATCH: { exit: 12, about: 'Bytes differ from what was signed. Do not use this copy; carry it again.' },
-  BUNDLE_MALFORMED: { exit: 12, about: 'The archive is not in the one canonical form that FORMAT.md allows: damaged or tampered with. Do not use this copy.' },
+  CONTENT_MISMATCH: {
+    exit: 12,
+    about: 'Bytes differ from what was signed. Do not use this copy; carry it again.',
+  },
+  BUNDLE_MALFORMED: {
+    exit: 12,
+    about:
+      'The archive is not in the one canonical form that FORMAT.md allows: damaged or tampered with. Do not use this copy.',
+  },
   NOT_A_BUNDLE: { exit: 12, about: 'The file is not a sealift bundle.' },
-  BUNDLE_UNSUPPORTED: { exit: 12, about: 'The bundle was written in a newer format than this sealift reads.' },
-  BUNDLE_INCOMPLETE: { exit: 13, about: 'The bundle ends too early: a copy that broke off, or a missing volume.' },
+  BUNDLE_UNSUPPORTED: {
+    exit: 12,
+    about: 'The bundle was written in a newer format than this sealift reads.',
+  },
+  BUNDLE_INCOMPLETE: {
+    exit: 13,
+    about: 'The bundle ends too early: a copy that broke off, or a missing volume.',
+  },
   SIGNER_REVOKED: { exit: 14, about: 'The trust policy has revoked the key that signed.' },
-  SIGNER_EXPIRED: { exit: 14, about: 'The key that signed is outside the time in which the trust policy lets it sign.' },
+  SIGNER_EXPIRED: {
+    exit: 14,
+    about: 'The key that signed is outside the time in which the trust policy lets it sign.',
+  },
   BUNDLE_REVOKED: { exit: 14, about: 'The trust policy has revoked this very bundle.' },
-  VERSION_REFUSED: { exit: 14, about: 'The bundle is older than what is installed, or than the policy allows, or is the same version with other content.' },
+  VERSION_REFUSED: {
+    exit: 14,
+    about:
+      'The bundle is older than what is installed, or than the policy allows, or is the same version with other content.',
+  },
   // 20: preflight
-  ENGINE_NOT_RUNNING: { exit: 20, about: 'No container engine answers on the socket. Start it, or name its socket with --engine or DOCKER_HOST.' },
-  ENGINE_UNSUPPORTED: { exit: 20, about: 'The container engine is too old, remote, or not of the platform of the bundle.' },
-  COMPOSE_UNSUPPORTED: { exit: 20, about: 'Compose v2 (`docker compose`) is needed. Compose 1.29 ignores `pull_policy: never` and would pull.' },
-  PORT_TAKEN: { exit: 20, about: 'Something on this host already listens on the port that site.yaml gives the gateway.' },
-  TLS_INVALID: { exit: 20, about: 'The TLS certificate and key of site.yaml are missing, unreadable, expired, or do not belong together.' },
-  DISK_TOO_SMALL: { exit: 20, about: 'The bundle needs more space than is free. The message says how many bytes, on which file system.' },
-  TAG_CONFLICT: { exit: 20, about: 'The engine already has this tag on another image. It is not moved: remove or rename that image first.' },
-  SERVICE_UNSUPPORTED: { exit: 20, about: 'This sealift has no row for the engine that a service of the bundle names.' },
+  ENGINE_NOT_RUNNING: {
+    exit: 20,
+    about:
+      'No container engine answers on the socket. Start it, or name its socket with --engine or DOCKER_HOST.',
+  },
+  ENGINE_UNSUPPORTED: {
+    exit: 20,
+    about: 'The container engine is too old, remote, or not of the platform of the bundle.',
+  },
+  COMPOSE_UNSUPPORTED: {
+    exit: 20,
+    about:
+      'Compose v2 (`docker compose`) is needed. Compose 1.29 ignores `pull_policy: never` and would pull.',
+  },
+  PORT_TAKEN: {
+    exit: 20,
+    about: 'Something on this host already listens on the port that site.yaml gives the gateway.',
+  },
+  TLS_INVALID: {
+    exit: 20,
+    about:
+      'The TLS certificate and key of site.yaml are missing, unreadable, expired, or do not belong together.',
+  },
+  DISK_TOO_SMALL: {
+    exit: 20,
+    about: 'The bundle needs more space than is free. The message says how many bytes, on which file system.',
+  },
+  TAG_CONFLICT: {
+    exit: 20,
+    about:
+      'The engine already has this tag on another image. It is not moved: remove or rename that image first.',
+  },
+  SERVICE_UNSUPPORTED: {
+    exit: 20,
+    about: 'This sealift has no row for the engine that a service of the bundle names.',
+  },
   // 21-22: install
-  IMAGE_NOT_PROVED: { exit: 21, about: 'After loading, the engine holds another image than the signed one. What was loaded has been removed.' },
+  IMAGE_NOT_PROVED: {
+    exit: 21,
+    about:
+      'After loading, the engine holds another image than the signed one. What was loaded has been removed.',
+  },
   IMAGE_LOAD_FAILED: { exit: 21, about: 'The engine refused or broke off loading an image.' },
-  SERVICE_UNHEALTHY: { exit: 21, about: 'A service did not become healthy in time. The message ends with the last lines of its log.' },
-  SMOKE_TEST_FAILED: { exit: 21, about: 'Everything started, but a real request through the gateway got no right answer.' },
-  ENGINE_FAILED: { exit: 21, about: 'The container engine or Compose failed at a step. The message has its own words.' },
-  ROLLBACK_INCOMPLETE: { exit: 22, about: 'The install failed, and taking it back failed too. The message lists what is left to remove by hand.' },
+  SERVICE_UNHEALTHY: {
+    exit: 21,
+    about: 'A service did not become healthy in time. The message ends with the last lines of its log.',
+  },
+  SMOKE_TEST_FAILED: {
+    exit: 21,
+    about: 'Everything started, but a real request through the gateway got no right answer.',
+  },
+  ENGINE_FAILED: {
+    exit: 21,
+    about: 'The container engine or Compose failed at a step. The message has its own words.',
+  },
+  ROLLBACK_INCOMPLETE: {
+    exit: 22,
+    about:
+      'The install failed, and taking it back failed too. The message lists what is left to remove by hand.',
+  },
   NOT_INSTALLED: { exit: 1, about: 'Nothing is installed in this home.' },
   // 130
-  INTERRUPTED: { exit: 130, about: 'Stopped by a signal. What was finished is kept; run the same command again to go on.' },
+  INTERRUPTED: {
+    exit: 130,
+    about: 'Stopped by a signal. What was finished is kept; run the same command again to go on.',
+  },
 } as const satisfies Record<string, ErrorSpec>;
 
 export type ErrorCode = keyof typeof ERRORS;
@@ -125,7 +272,11 @@ export class SealiftError extends Error {
   }
 }
 
-const ERRNO: Readonly<Record<string, ErrorCode>> = { ENOSPC: 'DISK_FULL', EDQUOT: 'DISK_FULL', ENOENT: 'FILE_MISSING' };
+const ERRNO: Readonly<Record<string, ErrorCode>> = {
+  ENOSPC: 'DISK_FULL',
+  EDQUOT: 'DISK_FULL',
+  ENOENT: 'FILE_MISSING',
+};
 
 /**
  * Turns anything that was thrown into a SealiftError, adding what was being done.

@@ -9,15 +9,26 @@ export type Json = null | boolean | number | string | readonly Json[] | { readon
  * document with duplicate keys, odd spacing or unknown escapes is never equal to its canonical form.
  */
 export function canonicalJson(value: unknown): Buffer {
-  return Buffer.from(`${JSON.stringify(sortKeys(value), null, 2)}\n`);
+  return Buffer.from(`${write(value, '\n')}\n`);
 }
 
-function sortKeys(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(sortKeys);
-  if (value === null || typeof value !== 'object') return value;
-  const entries = Object.entries(value).filter(([, v]) => v !== undefined);
-  entries.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
-  return Object.fromEntries(entries.map(([k, v]) => [k, sortKeys(v)]));
+/** By hand, because a JavaScript object puts keys that look like integers first, whatever the order of insertion. */
+function write(value: unknown, line: string): string {
+  if (value === null || typeof value !== 'object') return JSON.stringify(value);
+  const inner = `${line}  `;
+  const wrap = ([open, close]: [string, string], parts: string[]): string =>
+    parts.length === 0 ? open + close : open + inner + parts.join(`,${inner}`) + line + close;
+  if (Array.isArray(value))
+    return wrap(
+      ['[', ']'],
+      value.map((item) => write(item, inner)),
+    );
+  const entries = Object.entries(value).filter(([, member]) => member !== undefined);
+  entries.sort(([a], [b]) => (a < b ? -1 : 1));
+  return wrap(
+    ['{', '}'],
+    entries.map(([key, member]) => `${JSON.stringify(key)}: ${write(member, inner)}`),
+  );
 }
 
 /**
@@ -26,7 +37,10 @@ function sortKeys(value: unknown): unknown {
  */
 export function parseJson(bytes: Uint8Array, what: string, code: ErrorCode, maxBytes: number): unknown {
   if (bytes.length > maxBytes) {
-    throw new SealiftError(code, `${what} is ${bytes.length} bytes, more than the ${maxBytes} that are allowed`);
+    throw new SealiftError(
+      code,
+      `${what} is ${bytes.length} bytes, more than the ${maxBytes} that are allowed`,
+    );
   }
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes));

@@ -4,6 +4,7 @@
  * signatures and threshold, policy, structure; and then every byte, in the one pass in which it is used. With
  * too few good signatures nothing behind the slots is read.
  */
+import { basename } from 'node:path';
 import { SealiftError } from '../errors.ts';
 import { silent, type Emit } from '../events.ts';
 import { digestOf, Hasher, type Digest, type Expected } from '../store/digest.ts';
@@ -108,35 +109,36 @@ export class VerifiedBundle {
     options: { emit?: Emit; signal?: AbortSignal } = {},
   ): Promise<{ blobs: number; bytes: number }> {
     const emit = options.emit ?? silent;
+    const total = [...this.#opened.blobs.values()].reduce((sum, { size }) => sum + size, 0);
+    const item = { id: this.path, kind: 'bundle', label: `every byte of ${basename(this.path)}` } as const;
     const bad: Digest[] = [];
-    let bytes = 0;
-    emit({ type: 'stage', name: 'hashing every byte', totalBytes: this.size });
+    emit({ type: 'stage', name: 'hash', totalBytes: total });
+    emit({ type: 'item-start', ...item, bytes: total });
     for (const [digest, { size }] of this.#opened.blobs) {
-      const ok = await this.#hash({ digest, size }, emit, options.signal);
-      if (!ok) bad.push(digest);
-      bytes += size;
+      const onBytes = (delta: number): void => emit({ type: 'item-progress', id: item.id, delta });
+      if (!(await this.#matches({ digest, size }, onBytes, options.signal))) bad.push(digest);
     }
+    emit({ type: 'item-end', id: item.id, outcome: bad.length > 0 ? 'failed' : 'done' });
     if (bad.length > 0) throw contentMismatch(bad, this.inventory);
-    return { blobs: this.#opened.blobs.size, bytes };
+    return { blobs: this.#opened.blobs.size, bytes: total };
   }
 
   async close(): Promise<void> {
     await this.#opened.source.close();
   }
 
-  async #hash(expected: Expected, emit: Emit, signal?: AbortSignal): Promise<boolean> {
-    const id = expected.digest;
-    emit({ type: 'item-start', id, kind: 'blob', label: id, bytes: expected.size });
+  async #matches(
+    expected: Expected,
+    onBytes: (delta: number) => void,
+    signal: AbortSignal | undefined,
+  ): Promise<boolean> {
     try {
-      for await (const chunk of this.blob(expected, signal))
-        emit({ type: 'item-progress', id, delta: chunk.length });
+      for await (const chunk of this.blob(expected, signal)) onBytes(chunk.length);
+      return true;
     } catch (error) {
-      if (!(error instanceof SealiftError) || error.code !== 'CONTENT_MISMATCH') throw error;
-      emit({ type: 'item-end', id, outcome: 'failed' });
-      return false;
+      if (error instanceof SealiftError && error.code === 'CONTENT_MISMATCH') return false;
+      throw error;
     }
-    emit({ type: 'item-end', id, outcome: 'done' });
-    return true;
   }
 
   #extent({ digest, size }: Expected): Extent {

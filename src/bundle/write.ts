@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The deterministic writer: the same inventory, provenance and blobs give the same bytes from `bundle.json` on (FORMAT.md §7). */
 import { open, rename, rm, type FileHandle } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import { silent, type Emit } from '../events.ts';
 import { canonicalJson } from '../json.ts';
@@ -98,7 +98,7 @@ export async function writeBundle(
   try {
     const handle = await open(temp, 'w', 0o644);
     try {
-      await new Writer(handle, options).archive(plan, signatures, blobs);
+      await new Writer(handle, path, options).archive(plan, signatures, blobs);
       await handle.sync();
     } finally {
       await handle.close();
@@ -118,16 +118,26 @@ class Writer {
   readonly #handle: FileHandle;
   readonly #emit: Emit;
   readonly #signal: AbortSignal | undefined;
+  /** The archive is one item of progress: a model of 20,000 files must not be 20,000 lines of a log. */
+  readonly #item: string;
   readonly #gathered = Buffer.allocUnsafe(GATHER_BYTES);
   #used = 0;
 
-  constructor(handle: FileHandle, options: WriteOptions) {
+  constructor(handle: FileHandle, path: string, options: WriteOptions) {
     this.#handle = handle;
+    this.#item = path;
     this.#emit = options.emit ?? silent;
     this.#signal = options.signal;
   }
 
   async archive(plan: BundlePlan, signatures: readonly string[], blobs: BlobReader): Promise<void> {
+    this.#emit({
+      type: 'item-start',
+      id: this.#item,
+      kind: 'bundle',
+      label: basename(this.#item),
+      bytes: plan.size,
+    });
     await this.#member(SUMS_NAME, plan.sums);
     for (let slot = 0; slot < SLOT_COUNT; slot++)
       await this.#member(slotName(slot), encodeSlot(signatures[slot]));
@@ -139,6 +149,7 @@ class Writer {
     }
     await this.#write(END_OF_ARCHIVE);
     await this.#flush();
+    this.#emit({ type: 'item-end', id: this.#item, outcome: 'done' });
   }
 
   async #member(name: string, bytes: Uint8Array): Promise<void> {
@@ -148,15 +159,12 @@ class Writer {
   }
 
   async #blob(blob: Expected, blobs: BlobReader): Promise<void> {
-    const id = blob.digest;
-    this.#emit({ type: 'item-start', id, kind: 'blob', label: id, bytes: blob.size });
     await this.#write(tarHeader(blobName(blob.digest), blob.size));
     const hasher = new Hasher();
     for await (const chunk of blobs.stream(blob.digest)) {
       this.#signal?.throwIfAborted();
       hasher.update(chunk);
       await this.#write(chunk);
-      this.#emit({ type: 'item-progress', id, delta: chunk.length });
     }
     if (hasher.size !== blob.size || hasher.digest() !== blob.digest) {
       throw new SealiftError('CONTENT_MISMATCH', `the store's copy of ${blob.digest} is damaged`, {
@@ -164,10 +172,10 @@ class Writer {
       });
     }
     await this.#write(Buffer.alloc(padding(blob.size)));
-    this.#emit({ type: 'item-end', id, outcome: 'done' });
   }
 
   async #write(bytes: Uint8Array): Promise<void> {
+    this.#emit({ type: 'item-progress', id: this.#item, delta: bytes.length });
     if (this.#used + bytes.length > GATHER_BYTES) await this.#flush();
     if (bytes.length >= GATHER_BYTES) return writeFully(this.#handle, bytes);
     this.#gathered.set(bytes, this.#used);

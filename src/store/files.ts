@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { open, rename, rm, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -23,7 +24,7 @@ export async function writeFileDurably(
   bytes: Uint8Array | string,
   mode = 0o644,
 ): Promise<void> {
-  const temp = `${path}.${process.pid}.tmp`;
+  const temp = `${path}.${randomUUID()}.tmp`;
   try {
     const handle = await open(temp, 'w', mode);
     try {

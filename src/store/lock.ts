@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { randomUUID } from 'node:crypto';
 import { link, mkdir, readFile, rm, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SealiftError } from '../errors.ts';
@@ -20,7 +21,7 @@ interface Holder {
 export async function lockFolder(dir: string, what: string): Promise<() => Promise<void>> {
   await mkdir(dir, { recursive: true });
   const path = join(dir, 'lock');
-  const own = join(dir, `lock.${process.pid}`);
+  const own = join(dir, `lock.${randomUUID()}`);
   const me: Holder = { pid: process.pid, started: (await startTime(process.pid)) ?? '', what };
   await writeFile(own, JSON.stringify(me));
   try {

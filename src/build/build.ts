@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Building: a lock becomes a signed bundle. Whatever was fetched stays in the store, so a killed build goes on. */
+import { stat } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { Inventory } from '../bundle/inventory.ts';
+import { planBundle, writeBundle, type BundlePlan } from '../bundle/write.ts';
+import { asSealiftError, SealiftError } from '../errors.ts';
+import type { Emit } from '../events.ts';
+import type { Digest } from '../store/digest.ts';
+import { signSums, type Signer } from '../trust/sign.ts';
+import { SLOT_COUNT } from '../trust/slots.ts';
+import { claimStore } from './claim.ts';
+import { storeConfigs } from './configs.ts';
+import { byKey, SOURCES, type Sources } from './context.ts';
+import { fetchMissing, findMissing, listNeeds } from './gather.ts';
+import type { Lock } from './lockfile.ts';
+import { manifestDigest, type Manifest } from './manifest.ts';
+import { provenanceOf } from './provenance.ts';
+import type { SourceContext } from './sources/source.ts';
+import { checkSpace } from './space.ts';
+
+export interface BuildInput {
+  manifest: Manifest;
+  lock: Lock;
+  context: SourceContext;
+  /** Path of the bundle to write; its folder must exist. */
+  out: string;
+  /** Each signs; none leaves a bundle to be signed later. */
+  signers: readonly Signer[];
+  /** Replaces a file that is there. */
+  overwrite?: boolean;
+  emit: Emit;
+  signal?: AbortSignal | undefined;
+  sources?: Sources;
+}
+
+export interface BuiltBundle {
+  path: string;
+  /** The bundle's identity: sha256 of its SHA256SUMS. */
+  digest: Digest;
+  /** Bytes. */
+  size: number;
+}
+
+/**
+ * Builds the bundle that a lock describes. Holds the store's lock meanwhile. Until the last byte is on the disk
+ * there is no file at `out`.
+ * @throws {SealiftError} LOCK_STALE, FILE_EXISTS, FILE_MISSING, SLOTS_FULL, SOURCE_CHANGED, DISK_FULL, LOCKED,
+ *   INTERRUPTED, and the codes of sources and signers
+ */
+export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
+  const { manifest, lock, signers, emit, signal } = input;
+  const out = resolve(input.out);
+  checkLock(manifest, lock);
+  if (signers.length > SLOT_COUNT) {
+    throw new SealiftError(
+      'SLOTS_FULL',
+      `a bundle has room for ${SLOT_COUNT} signatures, not ${signers.length}`,
+    );
+  }
+  const stale = await checkOut(out, input.overwrite ?? false);
+  const { store } = input.context;
+  const release = await claimStore(store, 'build');
+  try {
+    const plan = await gather(input, out, stale);
+    const signatures: string[] = [];
+    for (const signer of signers) signatures.push(await signSums(plan.sums, signer));
+    emit({ type: 'stage', name: 'write', totalBytes: plan.size });
+    await writeBundle(out, plan, signatures, store, { emit, ...(signal ? { signal } : {}) });
+    return { path: out, digest: plan.digest, size: plan.size };
+  } catch (error) {
+    throw asSealiftError(error, `building ${out}`);
+  } finally {
+    await release();
+  }
+}
+
+/** Everything up to the bytes: all blobs in the store, and the plan of the archive. */
+async function gather(input: BuildInput, out: string, stale: number): Promise<BundlePlan> {
+  const { manifest, lock, sources = SOURCES } = input;
+  const context = { ...input.context, platform: lock.platform, emit: input.emit, signal: input.signal };
+  await storeConfigs(manifest, lock, context.baseDir, context.store);
+  const needs = await listNeeds(lock, context, sources);
+  const inventory = composeInventory(manifest, lock);
+  const plan = await planBundle(inventory, provenanceOf(inventory, manifest, lock), context.store);
+  const missing = await findMissing(needs, context);
+  await checkSpace([
+    { folder: context.store.root, what: 'downloads', bytes: missing.bytes },
+    { folder: dirname(out), what: 'bundle', bytes: plan.size - stale },
+  ]);
+  await fetchMissing(missing, context);
+  return plan;
+}
+
+/** What the bundle says of itself, in the one order that FORMAT.md allows. */
+export function composeInventory(manifest: Manifest, lock: Lock): Inventory {
+  return Inventory.parse({
+    apiVersion: 'sealift.dev/v1',
+    kind: 'Inventory',
+    name: manifest.metadata.name,
+    version: manifest.metadata.version,
+    platform: lock.platform,
+    created: lock.created,
+    images: lock.images,
+    models: lock.models,
+    configs: lock.configs,
+    services: byKey(manifest.services).map(([name, service]) => Object.assign({ name }, service)),
+    ...(manifest.gateway === undefined ? {} : { gateway: manifest.gateway }),
+  });
+}
+
+/** The digest catches an edited manifest, the names an edited lock. */
+function checkLock(manifest: Manifest, lock: Lock): void {
+  const same =
+    lock.manifest === manifestDigest(manifest) &&
+    lock.platform === manifest.platform &&
+    sameOrigins(manifest.images, lock.images) &&
+    sameOrigins(manifest.models, lock.models) &&
+    byKey(manifest.configs)
+      .map(([name]) => name)
+      .join('\0') === lock.configs.map(({ name }) => name).join('\0');
+  if (same) return;
+  throw new SealiftError('LOCK_STALE', 'the manifest and its lock do not belong together any more', {
+    details: [
+      ['manifest', manifestDigest(manifest)],
+      ['lock is for', lock.manifest],
+    ],
+    hint: 'run `sealift lock`, review what it prints, then build',
+  });
+}
+
+function sameOrigins(
+  asked: Readonly<Record<string, { from: string }>>,
+  locked: readonly { name: string; from: string }[],
+): boolean {
+  const wanted = byKey(asked).map(([name, { from }]) => [name, from]);
+  return JSON.stringify(wanted) === JSON.stringify(locked.map(({ name, from }) => [name, from]));
+}
+
+/**
+ * Says no before the work rather than after it. Returns the size of what an earlier, killed build left beside
+ * `out`: those bytes come free again.
+ */
+async function checkOut(out: string, overwrite: boolean): Promise<number> {
+  const folder = await stat(dirname(out)).catch((error: unknown) => {
+    throw asSealiftError(error, `writing ${out}`);
+  });
+  if (!folder.isDirectory()) throw new SealiftError('FILE_MISSING', `${dirname(out)} is not a folder`);
+  const there = await stat(out).catch(() => undefined);
+  if (there && (!overwrite || !there.isFile())) {
+    throw new SealiftError('FILE_EXISTS', `${out} is already there`, {
+      hint: there.isFile() ? 'name another file with --output, or remove it' : 'name a file with --output',
+    });
+  }
+  return (await stat(`${out}.partial`).catch(() => undefined))?.size ?? 0;
+}

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The only network code of sealift. On node:http rather than fetch: fetch asks for gzip and unpacks it silently
+ * (digests are over the bytes as they are), follows redirects on its own, and negotiates HTTP/2 with windows of
+ * 256 KiB, which crawls over long distances.
+ *
+ * Rules: TLS, except to loopback and to hosts that the user named. Redirects by hand; credentials never follow
+ * to another origin. Every wait has an end (a stall is a failure), every document a largest size.
+ */
+import http, { type IncomingHttpHeaders, type IncomingMessage } from 'node:http';
+import https from 'node:https';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { SealiftError } from '../../errors.ts';
+import { silent, type Emit } from '../../events.ts';
+import { describeUrl, isLoopback, networkError, stallError } from './address.ts';
+import { delayBefore, RETRY_STATUS, retryAfterMs, TransientError } from './retry.ts';
+
+const MAX_REDIRECTS = 10;
+const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+/** An unread answer is drained for this long, in milliseconds, so that its connection can be used again. */
+const DRAIN_MS = 2000;
+const DEFAULT_HEADERS = { 'user-agent': 'sealift', accept: '*/*', 'accept-encoding': 'identity' };
+/** Headers that belong to one origin only. */
+const CREDENTIALS: ReadonlySet<string> = new Set(['authorization', 'cookie', 'proxy-authorization']);
+
+export interface NetworkOptions {
+  /** HTTP_PROXY, HTTPS_PROXY and NO_PROXY in either case, as Node's agents read them. */
+  proxyEnv?: Readonly<Record<string, string | undefined>>;
+  /** No byte for this many milliseconds is a failure. Default 60 s. */
+  stallMs?: number;
+  /** Tries of one request. Default 6. */
+  attempts?: number;
+  /** First wait between tries, in milliseconds; doubles. Default 500. */
+  backoffMs?: number;
+  /** Longest wait between tries, in milliseconds, whatever a server asks for. Default 120 s. */
+  maxDelayMs?: number;
+}
+
+export interface HttpOptions extends NetworkOptions {
+  plainHttp?: ReadonlySet<string>;
+  emit?: Emit;
+}
+
+export interface HttpRequest {
+  method?: 'GET' | 'HEAD' | 'POST';
+  headers?: Record<string, string>;
+  body?: string;
+  signal?: AbortSignal | undefined;
+  /** What is being fetched, for messages and `retry` events. */
+  what: string;
+}
+
+/** The head of an answer. */
+export interface HttpHead {
+  status: number;
+  headers: IncomingHttpHeaders;
+  /** After redirects. */
+  url: URL;
+}
+
+export interface HttpResponse extends HttpHead {
+  /** Fails with NETWORK_ERROR when it breaks off or stalls. To be read once, or discarded. */
+  body: AsyncIterable<Buffer>;
+  discard(): void;
+}
+
+export interface HttpDocument extends HttpHead {
+  bytes: Buffer;
+}
+
+export interface FetchOptions {
+  headers?: (url: URL) => Record<string, string>;
+  /** Sees every answer first; what it throws is what the caller of fetch gets. */
+  check?: (answer: HttpDocument) => void;
+  /** Largest answer in bytes. */
+  maxBytes: number;
+  signal?: AbortSignal | undefined;
+  what: string;
+}
+
+export class HttpClient {
+  readonly #plainHttp: ReadonlySet<string>;
+  readonly #emit: Emit;
+  readonly #stallMs: number;
+  readonly #attempts: number;
+  readonly #backoff: { firstMs: number; capMs: number };
+  readonly #agents: Record<'http:' | 'https:', { direct: http.Agent; proxied: http.Agent }>;
+
+  constructor(options: HttpOptions = {}) {
+    this.#plainHttp = options.plainHttp ?? new Set();
+    this.#emit = options.emit ?? silent;
+    this.#stallMs = options.stallMs ?? 60_000;
+    this.#attempts = options.attempts ?? 6;
+    this.#backoff = { firstMs: options.backoffMs ?? 500, capMs: options.maxDelayMs ?? 120_000 };
+    const proxied = { keepAlive: true, proxyEnv: options.proxyEnv };
+    this.#agents = {
+      'http:': { direct: new http.Agent({ keepAlive: true }), proxied: new http.Agent(proxied) },
+      'https:': { direct: new https.Agent({ keepAlive: true }), proxied: new https.Agent(proxied) },
+    };
+  }
+
+  /**
+   * Sends a request, follows redirects and retries until there is an answer. Any status that is not worth a
+   * retry is returned for the caller to judge.
+   * @throws {SealiftError} NETWORK_ERROR, SOURCE_INVALID (redirects, plain http), INTERRUPTED
+   */
+  open(url: URL, request: HttpRequest): Promise<HttpResponse> {
+    return this.#retrying(request, () => this.#follow(url, request));
+  }
+
+  /**
+   * The same for a small document, body included.
+   * @throws {SealiftError} also SOURCE_INVALID when it has more than `maxBytes` bytes
+   */
+  bytes(url: URL, request: HttpRequest, maxBytes: number): Promise<HttpDocument> {
+    return this.#retrying(request, async () => {
+      const response = await this.#follow(url, request);
+      const { status, headers, url: final } = response;
+      return { status, headers, url: final, bytes: await readBounded(response, maxBytes, request.what) };
+    });
+  }
+
+  /** A fetch of this transport, for libraries that take one. Answers are read whole. */
+  asFetch(options: FetchOptions): typeof fetch {
+    return async (input, init) => {
+      const url = new URL(typeof input === 'object' && 'url' in input ? input.url : String(input));
+      const headers = { ...Object.fromEntries(new Headers(init?.headers)), ...options.headers?.(url) };
+      const { what, signal, maxBytes } = options;
+      const answer = await this.bytes(url, { headers, signal, what }, maxBytes);
+      options.check?.(answer);
+      const body = [204, 205, 304].includes(answer.status) ? null : new Uint8Array(answer.bytes);
+      return new Response(body, { status: answer.status, headers: flatHeaders(answer.headers) });
+    };
+  }
+
+  /** Ends idle connections. Requests that are under way go on. */
+  close(): void {
+    for (const { direct, proxied } of Object.values(this.#agents)) {
+      direct.destroy();
+      proxied.destroy();
+    }
+  }
+
+  /** True if this host may be spoken to without TLS. */
+  allowsPlain(url: URL): boolean {
+    return isLoopback(url.hostname) || this.#plainHttp.has(url.host) || this.#plainHttp.has(url.hostname);
+  }
+
+  async #retrying<T>(request: HttpRequest, once: () => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      throwIfAborted(request);
+      try {
+        return await once();
+      } catch (thrown) {
+        throwIfAborted(request);
+        if (!(thrown instanceof TransientError) || attempt >= this.#attempts) throw thrown;
+        const delayMs = delayBefore(attempt, thrown.retryAfterMs, this.#backoff);
+        this.#emit({ type: 'retry', what: request.what, reason: thrown.message, delayMs });
+        await sleep(delayMs, undefined, request.signal ? { signal: request.signal } : {}).catch(() => {});
+      }
+    }
+  }
+
+  async #follow(start: URL, request: HttpRequest): Promise<HttpResponse> {
+    let url = start;
+    let headers: Record<string, string> = { ...DEFAULT_HEADERS, ...request.headers };
+    const seen = new Set<string>();
+    for (;;) {
+      this.#assertAllowed(url, start, request);
+      seen.add(url.href);
+      const message = await this.#exchange(url, headers, request);
+      const next = redirectTarget(message, url, request);
+      if (next === undefined) return this.#answer(message, url, request);
+      drain(message);
+      if (seen.has(next.href) || seen.size > MAX_REDIRECTS) throw redirectError(request, next, seen.size);
+      if (next.origin !== url.origin) headers = withoutCredentials(headers);
+      url = next;
+    }
+  }
+
+  #assertAllowed(url: URL, start: URL, request: HttpRequest): void {
+    if (url.protocol === 'https:') return;
+    // A public server must not steer us to services of this host, so loopback only counts when we started there.
+    const named = this.#plainHttp.has(url.host) || this.#plainHttp.has(url.hostname);
+    const local = isLoopback(url.hostname) && isLoopback(start.hostname);
+    if (url.protocol === 'http:' && (named || local)) return;
+    throw new SealiftError('SOURCE_INVALID', `${request.what}: ${describeUrl(url)} is not https`, {
+      hint: `if ${url.host} is meant to be spoken to without TLS, name it with --plain-http ${url.host}`,
+    });
+  }
+
+  /** One request and the head of its answer. */
+  #exchange(url: URL, headers: Record<string, string>, request: HttpRequest): Promise<IncomingMessage> {
+    return new Promise((resolve, reject) => {
+      const { signal, method = 'GET' } = request;
+      const module = url.protocol === 'https:' ? https : http;
+      const pair = this.#agents[url.protocol as 'http:' | 'https:'];
+      // Go's clients never send loopback through a proxy; users with a proxy set rely on that.
+      const agent = isLoopback(url.hostname) ? pair.direct : pair.proxied;
+      const outgoing = module.request(url, { method, headers, agent });
+      const stalled = setTimeout(() => outgoing.destroy(stallError(this.#stallMs)), this.#stallMs);
+      const abort = (): unknown => outgoing.destroy(new Error('aborted'));
+      signal?.addEventListener('abort', abort, { once: true });
+      const settle = (): void => {
+        clearTimeout(stalled);
+        signal?.removeEventListener('abort', abort);
+      };
+      outgoing.once('response', (message) => {
+        settle();
+        resolve(message);
+      });
+      // Stays attached: a connection that breaks after the head reports here as well as in the body.
+      outgoing.on('error', (cause) => {
+        settle();
+        reject(networkError(cause, url, request.what));
+      });
+      outgoing.end(request.body);
+    });
+  }
+
+  #answer(message: IncomingMessage, url: URL, request: HttpRequest): HttpResponse {
+    const status = message.statusCode ?? 0;
+    if (RETRY_STATUS.has(status)) {
+      drain(message);
+      throw new TransientError(`${request.what}: ${describeUrl(url)} answered ${status}`, {
+        retryAfterMs: retryAfterMs(message.headers, Date.now()),
+        ...(status === 429
+          ? { hint: 'the server limits how often it may be asked: log in, or try later' }
+          : {}),
+      });
+    }
+    const body = bodyOf(message, this.#stallMs, url, request);
+    return { status, headers: message.headers, url, body, discard: () => drain(message) };
+  }
+}
+
+/** The body with a limit on silence. The clock runs only while we wait, so a slow disk is not a stall. */
+async function* bodyOf(
+  message: IncomingMessage,
+  stallMs: number,
+  url: URL,
+  request: HttpRequest,
+): AsyncGenerator<Buffer> {
+  const chunks = message[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+  const abort = (): unknown => message.destroy(new Error('aborted'));
+  request.signal?.addEventListener('abort', abort, { once: true });
+  try {
+    for (;;) {
+      throwIfAborted(request);
+      const clock = setTimeout(() => message.destroy(stallError(stallMs)), stallMs);
+      const next = await chunks.next().finally(() => clearTimeout(clock));
+      if (next.done === true) return;
+      yield next.value;
+    }
+  } catch (cause) {
+    throwIfAborted(request);
+    throw networkError(cause as Error, url, request.what);
+  } finally {
+    request.signal?.removeEventListener('abort', abort);
+    if (!message.complete) message.destroy();
+  }
+}
+
+/**
+ * Reads a whole body.
+ * @throws {SealiftError} SOURCE_INVALID when it has more than `maxBytes` bytes
+ */
+export async function readBounded(response: HttpResponse, maxBytes: number, what: string): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of response.body) {
+    size += chunk.length;
+    if (size > maxBytes) {
+      throw new SealiftError('SOURCE_INVALID', `${what}: the answer has more than ${maxBytes} bytes`);
+    }
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+/** Lets go of an answer nobody reads: what is short is read to its end, the rest is cut off. */
+function drain(message: IncomingMessage): void {
+  message.on('error', () => {});
+  const timer = setTimeout(() => message.destroy(), DRAIN_MS);
+  timer.unref();
+  message.once('close', () => clearTimeout(timer));
+  message.resume();
+}
+
+function redirectTarget(message: IncomingMessage, url: URL, request: HttpRequest): URL | undefined {
+  const { statusCode = 0, headers } = message;
+  if (!REDIRECTS.has(statusCode) || headers.location === undefined) return undefined;
+  const next = URL.parse(headers.location, url);
+  if (next === null || request.body !== undefined) {
+    drain(message);
+    throw new SealiftError(
+      'SOURCE_INVALID',
+      `${request.what}: ${describeUrl(url)} redirects in a way that is not followed`,
+    );
+  }
+  // A server must not make us send names and passwords of its own choosing.
+  next.username = '';
+  next.password = '';
+  next.hash = '';
+  return next;
+}
+
+function redirectError(request: HttpRequest, next: URL, count: number): SealiftError {
+  const reason = count > MAX_REDIRECTS ? `more than ${MAX_REDIRECTS} redirects` : 'redirects in a circle';
+  return new SealiftError('SOURCE_INVALID', `${request.what}: ${reason}, at ${describeUrl(next)}`);
+}
+
+function withoutCredentials(headers: Record<string, string>): Record<string, string> {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !CREDENTIALS.has(name.toLowerCase())));
+}
+
+function throwIfAborted({ signal, what }: HttpRequest): void {
+  if (signal?.aborted !== true) return;
+  if (signal.reason instanceof SealiftError) throw signal.reason;
+  throw new SealiftError('INTERRUPTED', `${what}: interrupted`, { cause: signal.reason });
+}
+
+function flatHeaders(headers: IncomingHttpHeaders): Headers {
+  const flat = new Headers();
+  for (const [name, value] of Object.entries(headers)) {
+    for (const one of Array.isArray(value) ? value : [value]) if (one !== undefined) flat.append(name, one);
+  }
+  return flat;
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Models of a Hugging Face hub: `hf:org/name[@revision]`, or `hf+https://hub.example/org/name[@revision]`.
+ * @huggingface/hub for what there is; our own ranged transport for the bytes, because the package does not resume,
+ * retry, check or encode names (facts/hub-and-engines.md §1.2).
+ */
+import { listFiles, modelInfo, type ListFileEntry } from '@huggingface/hub';
+import { isSafePath, Line } from '../../bundle/inventory.ts';
+import { SealiftError } from '../../errors.ts';
+import { fromHex } from '../../store/digest.ts';
+import type { BlobSource } from '../../store/store.ts';
+import type { HttpClient, HttpHead } from './http.ts';
+import { printable } from './image.ts';
+import { rangedSource } from './ranged.ts';
+import type { ModelSource, ResolvedModel, SourceContext, SourceFile } from './source.ts';
+
+/** Bytes asked for at a time: the CDN refuses whole files of more than 50 GB, and ranges make them unlimited. */
+const PART_BYTES = 256 * 1024 * 1024;
+/** Largest page of metadata, in bytes. */
+const MAX_PAGE_BYTES = 32 * 1024 * 1024;
+/** Files of one model. */
+const MAX_FILES = 100_000;
+const REPO = /^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(\/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$/;
+const COMMIT = /^[0-9a-f]{40}$/;
+
+export interface HubLocation {
+  /** Base URL without a slash at its end. */
+  hub: string;
+  repo: string;
+  revision: string;
+}
+
+/**
+ * Parses the part of `from` that names a repository on a hub.
+ * @param defaultHub base URL for `hf:`
+ * @throws {SealiftError} MANIFEST_INVALID
+ */
+export function parseHubLocation(from: string, defaultHub: string): HubLocation {
+  const scheme = /^hf(\+https?)?:/.exec(from);
+  const rest = from.slice(scheme?.[0].length ?? 0);
+  const at = rest.indexOf('@', rest.startsWith('//') ? rest.indexOf('/', 2) : 0);
+  const address = at === -1 ? rest : rest.slice(0, at);
+  const revision = at === -1 ? 'main' : rest.slice(at + 1);
+  const place =
+    scheme?.[1] === undefined
+      ? { hub: defaultHub, repo: address }
+      : splitAddress(scheme[1].slice(1), address);
+  const isRevision = /^[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}$/.test(revision) && !revision.includes('..');
+  if (place === undefined || !REPO.test(place.repo) || place.repo.includes('..') || !isRevision) {
+    throw new SealiftError('MANIFEST_INVALID', `'${printable(from)}' does not name a model`, {
+      hint: 'write it as hf:organisation/name@revision, or hf+https://hub.example/organisation/name@revision',
+    });
+  }
+  return { hub: place.hub.replace(/\/+$/, ''), repo: place.repo, revision };
+}
+
+/** The last two parts of the path are the repository; a hub may live under a path of its own. */
+function splitAddress(protocol: string, address: string): { hub: string; repo: string } | undefined {
+  const url = URL.parse(`${protocol}:${address}`);
+  if (url === null || url.username !== '' || url.search !== '' || url.hash !== '') return undefined;
+  const parts = url.pathname.split('/').filter((part) => part !== '');
+  const repo = parts.slice(-2).join('/');
+  const prefix = parts.slice(0, -2).map((part) => `/${part}`);
+  return { hub: `${url.origin}${prefix.join('')}`, repo };
+}
+
+export function hubModel(
+  from: string,
+  context: SourceContext,
+  http: HttpClient,
+  locked?: { revision: string },
+): ModelSource {
+  const location = parseHubLocation(from, context.hubUrl);
+  const repository = new HubRepository(
+    locked ? { ...location, revision: locked.revision } : location,
+    context,
+    http,
+  );
+  return { resolve: () => repository.resolve() };
+}
+
+class HubRepository {
+  readonly #location: HubLocation;
+  readonly #context: SourceContext;
+  readonly #http: HttpClient;
+  readonly #fetch: typeof fetch;
+  readonly #what: string;
+
+  constructor(location: HubLocation, context: SourceContext, http: HttpClient) {
+    this.#location = location;
+    this.#context = context;
+    this.#http = http;
+    this.#what = `${location.repo}@${location.revision}`;
+    this.#fetch = http.asFetch({
+      headers: (url) => this.#authorization(url),
+      check: (answer) => this.#check(answer, this.#what),
+      maxBytes: MAX_PAGE_BYTES,
+      signal: context.signal,
+      what: this.#what,
+    });
+  }
+
+  async resolve(): Promise<ResolvedModel> {
+    const { hub } = this.#location;
+    const { sha, name: repo, license } = await this.#info();
+    const files = await this.#files(repo, sha);
+    const sizes = new Map(files.map(({ path, size }) => [path, size]));
+    return {
+      hub,
+      repo,
+      revision: sha,
+      ...(license === undefined ? {} : { license }),
+      files,
+      file: (path) => this.#file(repo, sha, path, sizes.get(path)),
+    };
+  }
+
+  async #info(): Promise<{ sha: string; name: string; license: string | undefined }> {
+    const { hub, repo, revision } = this.#location;
+    const info = await this.#guard(() =>
+      modelInfo({
+        name: repo,
+        revision,
+        hubUrl: hub,
+        fetch: this.#fetch,
+        additionalFields: ['sha', 'cardData'],
+      }),
+    );
+    const { sha, name }: { sha?: unknown; name?: unknown } = info;
+    if (typeof sha !== 'string' || !COMMIT.test(sha) || typeof name !== 'string' || !REPO.test(name)) {
+      throw new SealiftError('SOURCE_INVALID', `${this.#what}: the hub answered without a commit or a name`);
+    }
+    if (COMMIT.test(revision) && sha !== revision) {
+      throw new SealiftError('SOURCE_CHANGED', `${this.#what}: the hub answered with commit ${sha}`);
+    }
+    if (name !== repo) {
+      const message = `${repo} is called ${name} on the hub now`;
+      this.#context.emit({ type: 'warning', code: 'MODEL_RENAMED', message });
+    }
+    return { sha, name, license: licenseOf(info.cardData) };
+  }
+
+  async #files(repo: string, sha: string): Promise<SourceFile[]> {
+    const { hub: hubUrl } = this.#location;
+    const files = new Map<string, SourceFile>();
+    await this.#guard(async () => {
+      for await (const entry of listFiles({
+        repo,
+        revision: sha,
+        recursive: true,
+        hubUrl,
+        fetch: this.#fetch,
+      })) {
+        if (entry.type === 'directory') continue;
+        const file = describeEntry(entry, this.#what);
+        if (files.has(file.path) || files.size === MAX_FILES) {
+          throw new SealiftError(
+            'SOURCE_INVALID',
+            `${this.#what}: the hub lists '${file.path}' twice, or too many files`,
+          );
+        }
+        files.set(file.path, file);
+      }
+    });
+    return [...files.values()].toSorted((a, b) => (a.path < b.path ? -1 : 1));
+  }
+
+  /** What the package throws when an answer has another shape than it expects. */
+  async #guard<T>(ask: () => Promise<T>): Promise<T> {
+    try {
+      return await ask();
+    } catch (cause) {
+      if (cause instanceof SealiftError) throw cause;
+      throw new SealiftError('SOURCE_INVALID', `${this.#what}: the hub's answer makes no sense`, { cause });
+    }
+  }
+
+  #file(repo: string, sha: string, path: string, size: number | undefined): BlobSource {
+    const what = `${repo}: ${path}`;
+    if (size === undefined) throw new SealiftError('SOURCE_CHANGED', `${what} is not in commit ${sha}`);
+    const encoded = path.split('/').map(encodeURIComponent).join('/');
+    const url = new URL(`${this.#location.hub}/${repo}/resolve/${sha}/${encoded}`);
+    return rangedSource({
+      size,
+      what,
+      partBytes: PART_BYTES,
+      get: async (headers, signal = this.#context.signal) => {
+        const request = { headers: { ...headers, ...this.#authorization(url) }, signal, what };
+        const response = await this.#http.open(url, request);
+        if (response.status >= 400 && response.status !== 416) {
+          response.discard();
+          this.#check(response, what);
+        }
+        return response;
+      },
+    });
+  }
+
+  /** The token belongs to the configured hub; pages and files elsewhere are asked for without it. */
+  #authorization(url: URL): Record<string, string> {
+    const { hubToken, hubUrl } = this.#context;
+    const own = hubToken !== undefined && url.origin === URL.parse(hubUrl)?.origin;
+    return own ? { authorization: `Bearer ${hubToken}` } : {};
+  }
+
+  /** The hub's own error codes first: it answers 401 for what it merely does not want to admit exists. */
+  #check({ status, headers, url }: HttpHead, what: string): void {
+    if (status < 400) return;
+    const { hub, repo, revision } = this.#location;
+    const code = String(headers['x-error-code'] ?? '');
+    const said = printable(String(headers['x-error-message'] ?? ''));
+    const details = said === '' ? {} : { details: [['the hub says', said]] as const };
+    const anonymous = this.#authorization(url)['authorization'] === undefined;
+    if (code === 'GatedRepo') {
+      const hint = `accept its conditions at ${hub}/${repo}${anonymous ? ', and give a token of that account' : ''}`;
+      throw new SealiftError('MODEL_GATED', `${repo} is gated`, { hint, ...details });
+    }
+    if (code === 'RevisionNotFound') {
+      throw new SealiftError(
+        'REVISION_NOT_FOUND',
+        `${repo} has no revision '${revision}' (any more)`,
+        details,
+      );
+    }
+    if (code === 'EntryNotFound')
+      throw new SealiftError('SOURCE_CHANGED', `${what} is gone from the hub`, details);
+    if (code === 'RepoNotFound' || (status === 404 && code === '')) {
+      const hint = anonymous
+        ? 'check the name; a private model needs a token'
+        : 'check the name and the rights of the token';
+      throw new SealiftError('MODEL_NOT_FOUND', `${hub} has no model ${repo}`, { hint, ...details });
+    }
+    if (status === 401 || status === 403) {
+      const hint = anonymous
+        ? 'give a token that may read this model'
+        : 'the token is wrong, expired, or may not read this model';
+      throw new SealiftError('UNAUTHORIZED', `${what}: ${hub} answered ${status}`, { hint, ...details });
+    }
+    throw new SealiftError('SOURCE_INVALID', `${what}: ${hub} answered ${status}`, details);
+  }
+}
+
+/**
+ * One line of the hub's file list.
+ * @throws {SealiftError} UNSAFE_NAME, SOURCE_INVALID
+ */
+function describeEntry({ type, path, size, oid, lfs }: ListFileEntry, what: string): SourceFile {
+  if (!isSafePath(path)) {
+    throw new SealiftError('UNSAFE_NAME', `${what} has a file called '${printable(path)}'`, {
+      hint: 'do not use this model: no honest repository has such a name',
+    });
+  }
+  const total = lfs?.size ?? size;
+  const isWhole = type === 'file' && Number.isSafeInteger(total) && total >= 0;
+  if (isWhole && lfs !== undefined && /^[0-9a-f]{64}$/.test(lfs.oid))
+    return { path, size: total, digest: fromHex(lfs.oid) };
+  if (isWhole && lfs === undefined && COMMIT.test(oid ?? '')) return { path, size: total, gitOid: oid! };
+  throw new SealiftError(
+    'SOURCE_INVALID',
+    `${what}: the hub describes '${path}' in a way that cannot be checked`,
+  );
+}
+
+/** The licence as the model card states it: an identifier, or the name of a licence of its own. */
+function licenseOf(card: unknown): string | undefined {
+  const { license, license_name: name } = (card ?? {}) as Record<string, unknown>;
+  const text =
+    license === 'other' && typeof name === 'string'
+      ? name
+      : Array.isArray(license)
+        ? license.join(', ')
+        : license;
+  return typeof text === 'string' && text !== '' && Line.safeParse(text).success ? text : undefined;
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+import * as fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { SealiftError } from '../src/errors.ts';
+import { canonicalJson, parseJson } from '../src/json.ts';
+
+const text = (value: unknown): string => canonicalJson(value).toString('utf8');
+
+test('canonical JSON: sorted keys, two spaces, one line feed', () => {
+  expect(text({ b: [1, { d: 1, c: null }], a: 'ü' })).toBe(
+    '{\n  "a": "ü",\n  "b": [\n    1,\n    {\n      "c": null,\n      "d": 1\n    }\n  ]\n}\n',
+  );
+  expect(text([])).toBe('[]\n');
+});
+
+test('keys are sorted by UTF-16 code unit, not by locale or code point', () => {
+  // U+1F600 is written as surrogates (d83d…), which come before U+FF5E, although its code point is larger.
+  expect(Object.keys(JSON.parse(text({ '\uFF5E': 1, '\u{1F600}': 1, a: 1, Z: 1, ä: 1 })) as object)).toEqual([
+    'Z',
+    'a',
+    'ä',
+    '\u{1F600}',
+    '\uFF5E',
+  ]);
+});
+
+test('members that are undefined are left out', () => {
+  expect(text({ a: undefined, b: 1 })).toBe('{\n  "b": 1\n}\n');
+});
+
+test('__proto__ is a key like another', () => {
+  const value: unknown = JSON.parse('{"__proto__": {"x": 1}, "a": 2}');
+  expect(text(value)).toContain('"__proto__"');
+});
+
+test('the order in which an object was filled never shows, and nothing is lost', () => {
+  fc.assert(
+    fc.property(fc.dictionary(fc.string(), fc.jsonValue({ maxDepth: 3 })), (value) => {
+      const backwards = Object.fromEntries(Object.entries(value).toReversed());
+      expect(text(backwards)).toBe(text(value));
+      expect(JSON.parse(text(value))).toEqual(JSON.parse(JSON.stringify(value)));
+    }),
+    { seed: 20261123, numRuns: 200 },
+  );
+});
+
+test('parseJson reads JSON', () => {
+  expect(parseJson(Buffer.from('{"a": [1]}'), 'x', 'LOCK_INVALID', 100)).toEqual({ a: [1] });
+});
+
+test.each([
+  ['not JSON', Buffer.from('{'), 100, 'x is not valid JSON'],
+  ['empty', Buffer.alloc(0), 100, 'x is not valid JSON'],
+  ['not UTF-8', Buffer.from([0x22, 0xff, 0x22]), 100, 'x is not valid JSON'],
+  ['a byte order mark', Buffer.from('\uFEFF{}'), 100, 'x is not valid JSON'],
+  ['text after the value', Buffer.from('{} {}'), 100, 'x is not valid JSON'],
+  ['one byte too long', Buffer.from('[1, 2]'), 5, 'x is 6 bytes, more than the 5 that are allowed'],
+])('parseJson refuses %s', (_, bytes, max, message) => {
+  const attempt = (): unknown => parseJson(bytes, 'x', 'SOURCE_INVALID', max);
+  expect(attempt).toThrow(SealiftError);
+  expect(attempt).toThrow(expect.objectContaining({ code: 'SOURCE_INVALID', message }));
+});
