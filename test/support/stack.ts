@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { tinyModel, type ModelFiles } from '../../fixtures/model.ts';
 import { startHub, type HubFixture } from './hub.ts';
 import { assembleImages, pushImages } from './images.ts';
+import { composePath, type DockerEngine } from './docker.ts';
 import { startRegistry, type Registry } from './registry.ts';
 import { repoRoot, run, runOk, type RunOptions, type RunResult } from './workspace.ts';
 
@@ -50,6 +51,12 @@ export function sealift(
   options: RunOptions & { side?: 'outside' | 'inside' } = {},
 ): Promise<RunResult> {
   return run(process.execPath, [PROGRAM[options.side ?? 'outside'], ...args], options);
+}
+
+/** Flags that lead the installer to an engine, and to the Compose plug-in that scripts/setup unpacked. */
+export function engineFlags(engine: DockerEngine): string[] {
+  const compose = composePath();
+  return ['--engine', engine.socket, ...(compose === undefined ? [] : ['--compose', compose])];
 }
 
 export interface Keys {

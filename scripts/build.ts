@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Builds the two programs, each one file with its dependencies inside:
+ *   dist/sealift.mjs   every command
+ *   dist/enclave.mjs   only what an enclave needs: no sources, no signing of bundles, no network client
+ * dist/meta-*.json list what went into each. The same sources give the same bytes.
+ *
+ *   node scripts/build.ts [FOLDER]     (default: dist)
+ */
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { build as esbuild, type Plugin } from 'esbuild';
+
+const root = resolve(import.meta.dirname, '..');
+
+/**
+ * Packages that docker-modem and dockerode load for ssh://, BuildKit sessions and image builds. sealift
+ * speaks to a unix socket and does none of that; left in, they are 2 MB, a native module and a network client.
+ */
+const STUBS = /^(ssh2|cpu-features|@grpc\/grpc-js|@grpc\/proto-loader|protobufjs)(\/|$)/;
+
+const stubUnused: Plugin = {
+  name: 'stub-unused',
+  setup(build) {
+    build.onResolve({ filter: STUBS }, ({ path }) => ({ path, namespace: 'stub' }));
+    build.onLoad({ filter: /.*/, namespace: 'stub' }, ({ path }) => ({
+      contents: `module.exports = new Proxy({}, { get(_, name) {
+        if (name === '__esModule' || typeof name === 'symbol') return undefined;
+        return function () { throw new Error(${JSON.stringify(path)} + '.' + name + ' is not part of sealift'); };
+      } });`,
+      loader: 'js',
+    }));
+  },
+};
+
+const BANNER = `#!/usr/bin/env node
+// SPDX-License-Identifier: Apache-2.0
+// Built from src/ by scripts/build.ts.
+import { createRequire as __createRequire } from 'node:module';
+const require = __createRequire(import.meta.url);`;
+
+/** @param name of the program; `entry` is relative to the repository */
+async function bundle(name: string, entry: string, outdir: string): Promise<void> {
+  const outfile = join(outdir, `${name}.mjs`);
+  const { metafile } = await esbuild({
+    absWorkingDir: root,
+    entryPoints: [entry],
+    outfile,
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    target: 'node24',
+    charset: 'utf8',
+    legalComments: 'inline',
+    logLevel: 'warning',
+    metafile: true,
+    banner: { js: BANNER },
+    plugins: [stubUnused],
+  });
+  // Where the output stands is not part of what went into it.
+  const inputs = { inputs: metafile.inputs, imports: Object.values(metafile.outputs)[0]?.imports ?? [] };
+  await writeFile(join(outdir, `meta-${name}.json`), `${JSON.stringify(inputs, null, 1)}\n`);
+  await chmod(outfile, 0o755);
+}
+
+const outdir = resolve(process.argv[2] ?? join(root, 'dist'));
+await mkdir(outdir, { recursive: true });
+await bundle('sealift', 'src/cli/main.ts', outdir);
+await bundle('enclave', 'src/cli/enclave.ts', outdir);

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+import { buildBundle } from '../../build/build.ts';
+import { SealiftError } from '../../errors.ts';
+import { fingerprint } from '../../trust/keys.ts';
+import { command, type Given, type Result } from '../command.ts';
+import type { Io } from '../context.ts';
+import { runCredentialHelper } from '../credential-helper.ts';
+import { formatBytes } from '../format.ts';
+import { styled, type Line } from '../output.ts';
+import { loadSigners, PASSPHRASE_OPTIONS, passphraseFlags, type PassphraseSource } from '../secrets.ts';
+import {
+  openSources,
+  readLock,
+  readManifest,
+  SOURCE_OPTIONS,
+  sourceFlags,
+  type SourceFlags,
+} from '../sources.ts';
+
+interface BuildOptions {
+  manifest: string | undefined;
+  /** undefined: NAME-VERSION.sealift.tar in the current folder. */
+  output: string | undefined;
+  keys: readonly string[];
+  passphrase: PassphraseSource;
+  sources: SourceFlags;
+}
+
+export const build = command<BuildOptions>({
+  name: 'build',
+  summary: 'Build and sign the bundle that a lock describes',
+  about: [
+    'Fetches what the store lacks, checks every byte against the lock, and writes one signed bundle. The same lock gives the same bundle, bit for bit, apart from its signatures. A build that was stopped goes on where it was when it is run again.',
+    'Each --key signs. More signatures can be added later with `sealift sign`, in place.',
+  ],
+  positional: { name: 'MANIFEST', about: 'the manifest (default: sealift.yaml)', required: false },
+  options: [
+    { flags: '-o, --output <FILE>', about: 'the bundle to write (default: NAME-VERSION.sealift.tar)' },
+    { flags: '--key <FILE>', about: 'sign with this private key', repeat: true },
+    ...PASSPHRASE_OPTIONS,
+    { flags: '--unsigned', about: 'write a bundle without a signature, to be signed before it crosses' },
+    ...SOURCE_OPTIONS,
+  ],
+  examples: [
+    [
+      'sealift build --key release.key -o qwen3-coder-1.4.0.sealift.tar',
+      'from sealift.yaml and sealift.lock.json',
+    ],
+    ['sealift build demo.yaml --unsigned', 'to be signed on another machine'],
+  ],
+  exits: [],
+  parse: (given) => ({
+    manifest: given.positional,
+    output: outputOf(given),
+    keys: keysOf(given),
+    passphrase: passphraseFlags(given),
+    sources: sourceFlags(given),
+  }),
+  run: runBuild,
+});
+
+function outputOf(given: Given): string | undefined {
+  const output = given.text('output');
+  if (output === '-') throw new SealiftError('USAGE', 'a bundle is not written to stdout: name a file');
+  return output;
+}
+
+function keysOf(given: Given): readonly string[] {
+  const keys = given.list('key');
+  if (keys.length > 0 && given.is('unsigned')) {
+    throw new SealiftError('USAGE', '--key and --unsigned exclude each other');
+  }
+  if (keys.length > 0 || given.is('unsigned')) return keys;
+  throw new SealiftError('KEY_MISSING', 'no signing key was given', {
+    hint: 'add --key FILE (`sealift keygen` makes one), or --unsigned to sign later',
+  });
+}
+
+async function runBuild(options: BuildOptions, io: Io): Promise<Result> {
+  const file = await readManifest(options.manifest);
+  const { name, version } = file.manifest.metadata;
+  const lock = await readLock(file.lockFile);
+  const signers = await loadSigners(options.keys, options.passphrase, io);
+  const context = await openSources(options.sources, file, io, runCredentialHelper(io));
+  const out = options.output ?? `${name}-${version}.sealift.tar`;
+  const { emit, signal } = io;
+  const built = await buildBundle({ manifest: file.manifest, lock, context, out, signers, emit, signal });
+  const keys = signers.map((signer) => fingerprint(signer.publicKey));
+  return {
+    schema: 'sealift/build/v1',
+    data: { bundle: { ...built, name, version }, signedBy: keys },
+    text: [
+      `bundle  ${built.path}`,
+      `digest  ${built.digest}`,
+      `size    ${formatBytes(built.size)}`,
+      ...signatureLines(keys, out),
+    ],
+  };
+}
+
+function signatureLines(keys: readonly string[], out: string): Line[] {
+  if (keys.length > 0) return keys.map((key) => `signed  ${key}`);
+  return [
+    [styled('yellow', 'NOT SIGNED'), `  no enclave will accept it before: sealift sign ${out} --key FILE`],
+  ];
+}

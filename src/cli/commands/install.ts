@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+import { openBundle, type VerifiedBundle } from '../../bundle/open.ts';
+import { applyPlan } from '../../install/apply.ts';
+import { planInstall, type Plan } from '../../install/plan.ts';
+import type { Receipt } from '../../install/receipt.ts';
+import { command, type Result } from '../command.ts';
+import { demandConsent, demandSomebody } from '../consent.ts';
+import type { Io } from '../context.ts';
+import { findBundle, readPolicy } from '../files.ts';
+import { count, formatBytes } from '../format.ts';
+import {
+  HOST_OPTIONS,
+  hostFlags,
+  hostPaths,
+  YES_OPTION,
+  type HostFlags,
+  type HostPaths,
+} from '../host-options.ts';
+import { styled, table, type Line } from '../output.ts';
+
+interface InstallOptions {
+  bundle: string;
+  host: HostFlags;
+  yes: boolean;
+  dryRun: boolean;
+}
+
+export const install = command<InstallOptions>({
+  name: 'install',
+  summary: 'Verify a bundle, load its images, place its models and start its services',
+  about: [
+    'Checks signatures and policy, looks at this host, shows what would be done, and asks. Then every byte is hashed in the pass in which it is copied or loaded; nothing is started before all of it matched; services are started, waited for, and asked a real question through the gateway. When a step fails, what this install placed is taken back. An install that was stopped goes on where it was when it is run again.',
+    "The trust policy is the home's trust.yaml; there is no way to name another one here, and none to skip a check.",
+  ],
+  positional: { name: 'BUNDLE', about: 'the bundle, or the folder that holds it', required: true },
+  options: [
+    YES_OPTION,
+    { flags: '--dry-run', about: 'show what would be done, and do nothing' },
+    ...HOST_OPTIONS,
+  ],
+  examples: [
+    ['sealift install /media/usb', 'shows the plan and asks'],
+    ['sealift install demo.sealift.tar --dry-run --json', 'the plan for another program'],
+  ],
+  exits: [10, 11, 12, 13, 14, 20, 21, 22],
+  parse: (given) => ({
+    bundle: given.positional!,
+    host: hostFlags(given),
+    yes: given.is('yes'),
+    dryRun: given.is('dryRun'),
+  }),
+  run: runInstall,
+});
+
+async function runInstall(options: InstallOptions, io: Io): Promise<Result> {
+  if (!options.dryRun) demandSomebody(options.yes, io, 'install');
+  const paths = hostPaths(options.host, io.env);
+  const policy = await readPolicy(paths.home.trustFile);
+  const path = await findBundle(options.bundle);
+  const installed = await paths.home.installed();
+  const { emit } = io;
+  const bundle = await openBundle(path, {
+    policy,
+    now: io.now(),
+    installed: (name) => installed.get(name),
+    emit,
+  });
+  try {
+    return await installBundle(bundle, paths, options, io);
+  } finally {
+    await bundle.close();
+  }
+}
+
+async function installBundle(
+  bundle: VerifiedBundle,
+  paths: HostPaths,
+  options: InstallOptions,
+  io: Io,
+): Promise<Result> {
+  const plan = await planInstall(bundle, { ...paths, now: io.now, emit: io.emit });
+  if (options.dryRun) return { schema: 'sealift/plan/v1', data: planData(plan), text: planLines(plan) };
+  for (const line of planLines(plan)) io.out.note(line);
+  // Where nothing is left to do there is nothing to consent to.
+  const idle = plan.steps.every((step) => step.state === 'done');
+  await demandConsent(options.yes || idle, io, `install ${plan.release}?`);
+  const receipt = await applyPlan(plan, { emit: io.emit, signal: io.signal });
+  const { gatewayUrl, apiKeysFile } = plan;
+  return {
+    schema: 'sealift/install/v1',
+    data: { bundle: bundleData(plan), changed: !idle, gatewayUrl, apiKeysFile, receipt },
+    text: installedLines(plan, receipt, idle),
+  };
+}
+
+function bundleData({ bundle }: Plan): object {
+  const { inventory, digest, size, path } = bundle;
+  return { path, name: inventory.name, version: inventory.version, digest, size };
+}
+
+function planData(plan: Plan): object {
+  const { release, replaces, gatewayUrl, apiKeysFile, steps, totalBytes, bundle } = plan;
+  const signers = bundle.verdict.accepted;
+  return { bundle: bundleData(plan), signers, release, replaces, gatewayUrl, apiKeysFile, steps, totalBytes };
+}
+
+function planLines(plan: Plan): Line[] {
+  const { bundle, release, replaces, gatewayUrl, steps, totalBytes } = plan;
+  const needed = steps.filter((step) => step.state === 'needed').length;
+  return [
+    [styled('bold', `plan for ${release}`), `  ${bundle.digest}`],
+    ...table(
+      [
+        ...bundle.verdict.accepted.map((s) => ['signed by', `${s.signer}  ${s.fingerprint}`]),
+        ['replaces', replaces ?? 'nothing'],
+        ...(gatewayUrl === undefined ? [] : [['gateway', gatewayUrl]]),
+      ],
+      '  ',
+    ),
+    ...table(
+      steps.map((step) => [
+        step.state === 'needed' ? 'to do' : 'there',
+        step.describe,
+        step.bytes > 0 ? formatBytes(step.bytes) : '',
+      ]),
+      '  ',
+    ),
+    `  ${count(needed, 'step')} to do, ${formatBytes(totalBytes)} to move`,
+  ];
+}
+
+function installedLines({ release, gatewayUrl, apiKeysFile }: Plan, receipt: Receipt, idle: boolean): Line[] {
+  const rows = [
+    ...(gatewayUrl === undefined ? [] : [['gateway', gatewayUrl]]),
+    ...(apiKeysFile === undefined ? [] : [['API keys', apiKeysFile]]),
+    ...receipt.smoke.map(({ service, answer }) => ['answer', `${service}: ${answer}`]),
+  ];
+  return [
+    [styled('green', idle ? 'already installed' : 'installed'), `  ${release}  ${receipt.bundle.digest}`],
+    ...table(rows),
+  ];
+}

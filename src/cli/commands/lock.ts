@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+import { diffLocks, lockBytes, resolveLock, type Lock, type LockChange } from '../../build/lock.ts';
+import { SealiftError } from '../../errors.ts';
+import { runCredentialHelper } from '../credential-helper.ts';
+import { writeFileDurably } from '../../store/files.ts';
+import { command, type Result } from '../command.ts';
+import type { Io } from '../context.ts';
+import { count, formatBytes } from '../format.ts';
+import { table } from '../output.ts';
+import {
+  openSources,
+  readLock,
+  readManifest,
+  SOURCE_OPTIONS,
+  sourceFlags,
+  type SourceFlags,
+} from '../sources.ts';
+
+interface LockOptions {
+  manifest: string | undefined;
+  frozen: boolean;
+  sources: SourceFlags;
+}
+
+export const lock = command<LockOptions>({
+  name: 'lock',
+  summary: 'Resolve a manifest to digests and commits',
+  about: [
+    'Resolves every tag to the digest of its image and every revision to a commit with size and sha256 of each file, writes them to the lock beside the manifest (demo.yaml: demo.lock.json), and says what changed since the last lock. Review that, and commit the lock: `sealift build` carries exactly what it names.',
+    'With --frozen nothing is written, and a lock that would change is a failure.',
+  ],
+  positional: { name: 'MANIFEST', about: 'the manifest (default: sealift.yaml)', required: false },
+  options: [{ flags: '--frozen', about: 'fail when the lock would change' }, ...SOURCE_OPTIONS],
+  examples: [
+    ['sealift lock', 'locks sealift.yaml into sealift.lock.json'],
+    ['sealift lock demo.yaml --frozen', 'in CI: has anything moved since the lock?'],
+  ],
+  exits: [],
+  parse: (given) => ({ manifest: given.positional, frozen: given.is('frozen'), sources: sourceFlags(given) }),
+  run: runLock,
+});
+
+async function runLock(options: LockOptions, io: Io): Promise<Result> {
+  const file = await readManifest(options.manifest);
+  const previous = await readPrevious(file.lockFile, options.frozen);
+  const context = await openSources(options.sources, file, io, runCredentialHelper(io));
+  const fresh = await resolveLock(file.manifest, context, previous, io.now());
+  const bytes = lockBytes(fresh);
+  const same = previous !== undefined && lockBytes(previous).equals(bytes);
+  const changes = previous === undefined ? [] : diffLocks(previous, fresh);
+  if (!same && options.frozen) throw wouldChange(file.lockFile, changes);
+  if (!same) await writeFileDurably(file.lockFile, bytes);
+  return {
+    schema: 'sealift/lock/v1',
+    data: { lock: file.lockFile, written: !same, first: previous === undefined, changes, ...sumsOf(fresh) },
+    text: [...summary(file.lockFile, previous, same), ...changeLines(changes), ...contents(fresh)],
+  };
+}
+
+/** The lock so far. One that cannot be read is written anew, unless it is to be held to. */
+async function readPrevious(lockFile: string, frozen: boolean): Promise<Lock | undefined> {
+  try {
+    return await readLock(lockFile);
+  } catch (error) {
+    const usable =
+      error instanceof SealiftError && (error.code === 'LOCK_MISSING' || error.code === 'LOCK_INVALID');
+    if (!usable || frozen) throw error;
+    return undefined;
+  }
+}
+
+function wouldChange(lockFile: string, changes: readonly LockChange[]): SealiftError {
+  return new SealiftError('LOCK_STALE', `${lockFile} would change, and --frozen forbids that`, {
+    details: changes.map(({ kind, name, text }) => [`${kind} ${name}`, text]),
+    hint: 'run `sealift lock` without --frozen, and review what it prints',
+  });
+}
+
+function sumsOf({ images, models }: Lock): { images: number; models: number; files: number; bytes: number } {
+  const files = models.flatMap((model) => model.files);
+  const bytes = files.reduce((sum, { size }) => sum + size, 0);
+  return { images: images.length, models: models.length, files: files.length, bytes };
+}
+
+function summary(lockFile: string, previous: Lock | undefined, same: boolean): string[] {
+  if (previous === undefined) return [`wrote ${lockFile}`];
+  return [same ? `${lockFile} is up to date` : `wrote ${lockFile}`];
+}
+
+function changeLines(changes: readonly LockChange[]): string[] {
+  if (changes.length === 0) return [];
+  return [
+    '',
+    'changed since the last lock:',
+    ...changes.map(({ kind, name, text }) => `  ${kind} ${name}: ${text}`),
+  ];
+}
+
+function contents(locked: Lock): string[] {
+  const { files, bytes } = sumsOf(locked);
+  const rows = [
+    ...locked.images.map((image) => ['image', image.name, `${image.from}  ${image.manifest.digest}`]),
+    ...locked.models.map((model) => ['model', model.name, `${model.from}  ${model.revision}`]),
+    ...locked.configs.map((config) => ['config', config.name, config.digest]),
+  ];
+  return ['', ...table(rows), '', `${count(files, 'model file')}, ${formatBytes(bytes)}`];
+}

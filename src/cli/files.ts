@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Files that a person names on the command line. */
+import { access, open, readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { asSealiftError, SealiftError, type ErrorCode } from '../errors.ts';
+import { parseTrustPolicy, type TrustPolicy } from '../trust/policy.ts';
+
+/** Longest text file that is read, in bytes: documents, keys, tokens. */
+const MAX_TEXT_BYTES = 4 * 1024 * 1024;
+
+/**
+ * Reads a text file, bounded.
+ * @param missing the code when there is no such file
+ */
+export async function readText(
+  path: string,
+  what: string,
+  missing: ErrorCode = 'FILE_MISSING',
+  hint?: string,
+): Promise<string> {
+  return (await readBytes(path, what, MAX_TEXT_BYTES, missing, hint)).toString();
+}
+
+/** Reads a file of at most `maxBytes` bytes. */
+export async function readBytes(
+  path: string,
+  what: string,
+  maxBytes: number,
+  missing: ErrorCode = 'FILE_MISSING',
+  hint?: string,
+): Promise<Buffer> {
+  try {
+    const handle = await open(path, 'r');
+    try {
+      const { buffer, bytesRead } = await handle.read(Buffer.alloc(maxBytes + 1), 0, maxBytes + 1, 0);
+      if (bytesRead > maxBytes)
+        throw new SealiftError('USAGE', `${what} ${path} is larger than ${maxBytes} bytes`);
+      return buffer.subarray(0, bytesRead);
+    } finally {
+      await handle.close();
+    }
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') {
+      const options = hint === undefined ? { cause: thrown } : { hint, cause: thrown };
+      throw new SealiftError(missing, `${what} ${path} does not exist`, options);
+    }
+    throw asSealiftError(thrown, `reading ${what} ${path}`);
+  }
+}
+
+/** @throws {SealiftError} FILE_EXISTS when something is there already */
+export async function demandAbsent(path: string): Promise<void> {
+  try {
+    await access(path);
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw asSealiftError(thrown, `looking for ${path}`);
+  }
+  throw new SealiftError('FILE_EXISTS', `${path} is already there`, {
+    hint: 'name another file, or remove it',
+  });
+}
+
+/** @throws {SealiftError} POLICY_MISSING, POLICY_INVALID */
+export async function readPolicy(path: string): Promise<TrustPolicy> {
+  const hint = '`sealift help trust` prints one to start from; it must come to this host out of band';
+  return parseTrustPolicy(await readText(path, 'the trust policy', 'POLICY_MISSING', hint), path);
+}
+
+/**
+ * The bundle that a person means: a file, or a folder (a mounted medium) that holds exactly one.
+ * @throws {SealiftError} FILE_MISSING, USAGE
+ */
+export async function findBundle(path: string): Promise<string> {
+  try {
+    if (!(await stat(path)).isDirectory()) return path;
+    const names = (await readdir(path)).toSorted();
+    const own = names.filter((name) => name.endsWith('.sealift.tar'));
+    return join(path, onlyOne(own.length > 0 ? own : names.filter((name) => name.endsWith('.tar')), path));
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') {
+      throw new SealiftError('FILE_MISSING', `there is no bundle ${path}`, { cause: thrown });
+    }
+    throw asSealiftError(thrown, `looking for a bundle in ${path}`);
+  }
+}
+
+function onlyOne(names: readonly string[], folder: string): string {
+  const [name, ...others] = names;
+  if (name === undefined)
+    throw new SealiftError('FILE_MISSING', `the folder ${folder} holds no *.sealift.tar`);
+  if (others.length > 0) {
+    throw new SealiftError('USAGE', `the folder ${folder} holds ${names.length} bundles`, {
+      details: names.slice(0, 10).map((found) => ['found', found]),
+      hint: 'name one of them',
+    });
+  }
+  return name;
+}

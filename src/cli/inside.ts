@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Commands of the enclave. Nothing here may lead to src/build or to the signing of bundles. */
+import type { Command } from './command.ts';
+import { inspect } from './commands/inspect.ts';
+import { install } from './commands/install.ts';
+import { status } from './commands/status.ts';
+import { uninstall } from './commands/uninstall.ts';
+import { verify } from './commands/verify.ts';
+
+export const INSIDE: readonly Command[] = [verify, inspect, install, status, uninstall];

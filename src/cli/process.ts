@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Connects runCli to the real process: streams, signals, exit status. */
+import { SealiftError } from '../errors.ts';
+import type { Command } from './command.ts';
+import { readEnvironment } from './context.ts';
+import { withHelp } from './help.ts';
+import { runCli } from './run.ts';
+
+/** Runs the process's own command line over a command table and ends the process with its status. */
+export async function main(commands: readonly Command[]): Promise<void> {
+  const exit = await runCli(process.argv.slice(2), withHelp(commands), {
+    stdin: process.stdin,
+    stdout: process.stdout,
+    stderr: process.stderr,
+    env: readEnvironment(),
+    now: () => new Date(),
+    signal: listenForSignals(),
+  });
+  // Idle keep-alive sockets and a terminal in raw mode would hold the process for minutes.
+  process.exit(exit);
+}
+
+/** The first Ctrl-C asks the command to stop at its next step; the second one leaves at once. */
+function listenForSignals(): AbortSignal {
+  const controller = new AbortController();
+  const onSignal = (name: 'SIGINT' | 'SIGTERM'): void => {
+    if (controller.signal.aborted) process.exit(name === 'SIGINT' ? 130 : 143);
+    process.stderr.write('\nsealift: stopping at the next safe point; once more leaves at once\n');
+    controller.abort(
+      new SealiftError('INTERRUPTED', name === 'SIGINT' ? 'interrupted' : 'terminated', {
+        hint: 'run the same command again to go on',
+        cause: name,
+      }),
+    );
+  };
+  process.on('SIGINT', onSignal);
+  process.on('SIGTERM', onSignal);
+  return controller.signal;
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Carries out a plan. The process may be killed at any moment: the journal is ahead of the host, every step is
+ * checked before it is applied, and the same command goes on where it was. When a step fails, everything that
+ * this bundle placed is taken back, also what an earlier, killed run of it placed. An interruption takes nothing back.
+ */
+import { asSealiftError, SealiftError } from '../errors.ts';
+import type { Emit } from '../events.ts';
+import { Journal, readJournal } from './journal.ts';
+import type { Plan } from './plan.ts';
+import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
+import type { Progress, Step } from './step.ts';
+import { dropPrevious } from './steps/files.ts';
+import { rollBack } from './undo.ts';
+
+export interface ApplyOptions {
+  emit: Emit;
+  signal?: AbortSignal;
+}
+
+/**
+ * @throws {SealiftError} what a step throws, after everything was taken back (CONTENT_MISMATCH, IMAGE_LOAD_FAILED,
+ *   IMAGE_NOT_PROVED, SERVICE_UNHEALTHY, SMOKE_TEST_FAILED, ENGINE_FAILED, TAG_CONFLICT, DISK_FULL, IO_ERROR);
+ *   ROLLBACK_INCOMPLETE when that failed; INTERRUPTED, LOCKED
+ */
+export async function applyPlan(plan: Plan, options: ApplyOptions): Promise<Receipt> {
+  const { home } = plan.work.world;
+  plan.work.world.emit = options.emit;
+  const unlock = await home.lock('install');
+  try {
+    await home.prepare();
+    const journal = await openJournal(plan);
+    return await carryOut(plan, journal, options);
+  } finally {
+    await unlock();
+  }
+}
+
+/** The journal of this bundle. One that another bundle left unfinished is taken back first. */
+async function openJournal({ bundle, release, work }: Plan): Promise<Journal> {
+  const { home } = work.world;
+  const left = await readJournal(home);
+  if (left?.bundle === bundle.digest) return new Journal(home, left);
+  if (left !== undefined) {
+    work.world.emit({
+      type: 'warning',
+      code: 'UNFINISHED',
+      message: `an install of ${left.release} was not finished, and is taken back`,
+    });
+    await rollBack(new Journal(home, left), work.world, undefined);
+  }
+  return Journal.fresh(home, bundle.digest, release, work.now());
+}
+
+async function carryOut(plan: Plan, journal: Journal, options: ApplyOptions): Promise<Receipt> {
+  const { world } = plan.work;
+  plan.work.outcomes.brought = await broughtBefore(plan);
+  plan.work.outcomes.list = [];
+  plan.work.changes.changed = false;
+  options.emit({ type: 'stage', name: 'installing', totalBytes: plan.totalBytes });
+  try {
+    for (const step of plan.work.steps) await carryOutStep(step, plan, journal, options);
+  } catch (thrown) {
+    const error = asInstallError(thrown, plan.release, options.signal);
+    if (error.code !== 'INTERRUPTED') await rollBack(journal, world, error);
+    throw error;
+  }
+  await journal.remove();
+  await dropPrevious(world.home, plan.release);
+  return (await readReceipt(world.home, plan.release))!;
+}
+
+async function carryOutStep(
+  step: Step,
+  { work }: Plan,
+  journal: Journal,
+  options: ApplyOptions,
+): Promise<void> {
+  const { outcomes, changes } = work;
+  if (options.signal?.aborted) throw new SealiftError('INTERRUPTED', 'interrupted between two steps');
+  if (step.passive) {
+    // Noted even when nothing changes before it: the first record after a kill is the one that counts.
+    if (await anyNeeded(work.steps, step)) await journal.begin(step.id, step.record);
+    return;
+  }
+  const item = { id: step.id, kind: step.kind, label: step.describe(), bytes: step.bytes };
+  options.emit({ type: 'item-start', ...item });
+  if ((await step.check()) === 'done') {
+    outcomes.list.push({ step, outcome: 'kept' });
+    if (journal.has(step.id)) outcomes.brought.add(step.id);
+    options.emit({ type: 'item-end', id: step.id, outcome: 'cached' });
+    return;
+  }
+  changes.changed = true;
+  await journal.begin(step.id, step.record);
+  // Before it is applied, because the last step writes all of these into the receipt, its own line too.
+  outcomes.list.push({ step, outcome: 'done' });
+  outcomes.brought.add(step.id);
+  const progress: Progress = (delta) => options.emit({ type: 'item-progress', id: step.id, delta });
+  try {
+    await step.apply(progress, options.signal);
+  } catch (error) {
+    options.emit({ type: 'item-end', id: step.id, outcome: 'failed' });
+    throw error;
+  }
+  await journal.finish(step.id);
+  options.emit({ type: 'item-end', id: step.id, outcome: 'done' });
+}
+
+/** Whether one of the steps after `step` would do something. */
+async function anyNeeded(steps: readonly Step[], step: Step): Promise<boolean> {
+  for (const later of steps.slice(steps.indexOf(step) + 1))
+    if ((await later.check()) === 'needed') return true;
+  return false;
+}
+
+/** What this home placed in earlier installs, and so may remove one day. */
+async function broughtBefore({ work, release }: Plan): Promise<Set<string>> {
+  const { home } = work.world;
+  const receipts = [...(await readReceipts(home)), await readReceipt(home, `.${release}.previous`)];
+  return new Set(
+    receipts
+      .flatMap((receipt) => receipt?.steps ?? [])
+      .filter((s) => s.brought)
+      .map((s) => s.id),
+  );
+}
+
+function asInstallError(thrown: unknown, release: string, signal: AbortSignal | undefined): SealiftError {
+  if (!(thrown instanceof SealiftError) && signal?.aborted && thrown === signal.reason)
+    return new SealiftError('INTERRUPTED', `installing ${release}: interrupted`, { cause: thrown });
+  return asSealiftError(thrown, `installing ${release}`);
+}

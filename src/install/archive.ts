@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * One image as an archive that every engine loads, made while it is sent (DESIGN §7). Order is what makes it
+ * safe: first the blobs, each hashed as it leaves the bundle, and only then the documents that make an image
+ * out of them and the end mark. When a blob is wrong the stream breaks off before anything names an image.
+ */
+import { createReadStream } from 'node:fs';
+import { open, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createZstdDecompress } from 'node:zlib';
+import { Readable } from 'node:stream';
+import { deriveLayout } from '../bundle/layout.ts';
+import type { Inventory } from '../bundle/inventory.ts';
+import { parseImageManifest } from '../bundle/oci.ts';
+import type { VerifiedImage } from '../bundle/open.ts';
+import { blobName } from '../bundle/sums.ts';
+import { END_OF_ARCHIVE, padding, tarHeader } from '../bundle/tar.ts';
+import { SealiftError } from '../errors.ts';
+import { canonicalJson } from '../json.ts';
+import { Hasher, type Digest, type Expected } from '../store/digest.ts';
+import { writeFully } from '../store/store.ts';
+
+/** The part of a VerifiedBundle that an archive is made from. */
+export interface ArchiveSource {
+  inventory: Inventory;
+  blob(expected: Expected, signal?: AbortSignal): AsyncIterable<Buffer>;
+}
+
+export interface ArchiveOptions {
+  /** Unpack zstd layers on the way, for engines that cannot read them (Docker before 23). */
+  unpackZstd: boolean;
+  /** Folder for the one layer at a time that is unpacked; a tar header needs its size beforehand. */
+  spoolFolder: string;
+  onBytes?: (delta: number) => void;
+  signal?: AbortSignal;
+}
+
+const isZstd = (mediaType: string): boolean => /[.+]zstd$/.test(mediaType);
+
+/** Bytes that travel from the bundle for an image. */
+export const imageBytes = (image: VerifiedImage): number =>
+  [image.config, ...image.layers].reduce((sum, blob) => sum + blob.size, image.manifest.size);
+
+/**
+ * @throws {SealiftError} CONTENT_MISMATCH before the documents are sent; DISK_FULL while a layer is unpacked
+ */
+export async function* imageArchive(
+  source: ArchiveSource,
+  image: VerifiedImage,
+  options: ArchiveOptions,
+): AsyncGenerator<Buffer> {
+  const layers = options.unpackZstd
+    ? image.layers.map((layer, i) => plainLayer(layer, image.diffIds[i]!))
+    : image.layers.map(asIs);
+  yield* bytesMember(blobName(image.config.digest), image.configBytes, options);
+  yield* bytesMember(blobName(image.manifest.digest), image.manifestBytes, options);
+  const sent = new Set([blobName(image.config.digest), blobName(image.manifest.digest)]);
+  for (const layer of layers) {
+    if (sent.has(layer.name)) continue;
+    sent.add(layer.name);
+    yield* layer.unpack ? unpackedMember(source, layer, options) : blobMember(source, layer, options);
+  }
+  const plain = layers.every((layer) => !layer.unpack);
+  for (const [name, bytes] of plain ? layoutDocuments(source, image) : dockerDocuments(image, layers))
+    yield* member(name, bytes);
+  yield END_OF_ARCHIVE;
+}
+
+interface ArchiveLayer {
+  blob: Expected;
+  name: string;
+  unpack: boolean;
+  diffId: Digest;
+}
+
+const asIs = (blob: Expected): ArchiveLayer => ({
+  blob,
+  name: blobName(blob.digest),
+  unpack: false,
+  diffId: blob.digest,
+});
+
+function plainLayer(blob: Expected & { mediaType: string }, diffId: Digest): ArchiveLayer {
+  return isZstd(blob.mediaType) ? { blob, name: blobName(diffId), unpack: true, diffId } : asIs(blob);
+}
+
+/** The documents of a bundle with this image alone; the same function wrote the bundle's own. */
+function layoutDocuments(source: ArchiveSource, image: VerifiedImage): Iterable<[string, Buffer]> {
+  const only = source.inventory.images.filter(({ name }) => name === image.name);
+  const manifest = parseImageManifest(
+    image.manifestBytes,
+    `the manifest of image ${image.name}`,
+    'BUNDLE_MALFORMED',
+  );
+  const inventory = { ...source.inventory, images: only, models: [], configs: [] };
+  return deriveLayout(inventory, new Map([[image.manifest.digest, manifest]])).documents;
+}
+
+/** With unpacked layers the OCI manifest fits no more, so only the older form is sent: engines that need this read only that. */
+function dockerDocuments(image: VerifiedImage, layers: readonly ArchiveLayer[]): Iterable<[string, Buffer]> {
+  const entry = {
+    Config: blobName(image.config.digest),
+    RepoTags: [image.ref],
+    Layers: layers.map(({ name }) => name),
+  };
+  return [['manifest.json', canonicalJson([entry])]];
+}
+
+function* member(name: string, bytes: Buffer): Generator<Buffer> {
+  yield tarHeader(name, bytes.length);
+  yield bytes;
+  yield Buffer.alloc(padding(bytes.length));
+}
+
+function* bytesMember(name: string, bytes: Buffer, options: ArchiveOptions): Generator<Buffer> {
+  yield* member(name, bytes);
+  options.onBytes?.(bytes.length);
+}
+
+async function* blobMember(
+  source: ArchiveSource,
+  { blob, name }: ArchiveLayer,
+  options: ArchiveOptions,
+): AsyncGenerator<Buffer> {
+  yield tarHeader(name, blob.size);
+  yield* counted(source.blob(blob, options.signal), options);
+  yield Buffer.alloc(padding(blob.size));
+}
+
+async function* unpackedMember(
+  source: ArchiveSource,
+  layer: ArchiveLayer,
+  options: ArchiveOptions,
+): AsyncGenerator<Buffer> {
+  const file = join(options.spoolFolder, `layer-${process.pid}`);
+  try {
+    await unpack(counted(source.blob(layer.blob, options.signal), options), file, layer);
+    const { size } = await stat(file);
+    yield tarHeader(layer.name, size);
+    for await (const chunk of createReadStream(file, { highWaterMark: 1024 * 1024 })) yield chunk as Buffer;
+    yield Buffer.alloc(padding(size));
+  } finally {
+    await rm(file, { force: true });
+  }
+}
+
+/** @throws {SealiftError} CONTENT_MISMATCH when the layer does not unpack to what the image's config names */
+async function unpack(body: AsyncIterable<Buffer>, file: string, layer: ArchiveLayer): Promise<void> {
+  const handle = await open(file, 'w', 0o600);
+  const hasher = new Hasher();
+  try {
+    const packed = Readable.from(body);
+    const plain = createZstdDecompress();
+    packed.once('error', (error) => plain.destroy(error));
+    for await (const chunk of packed.pipe(plain)) {
+      hasher.update(chunk as Buffer);
+      await writeFully(handle, chunk as Buffer);
+    }
+  } catch (cause) {
+    if (!(cause as { code?: string }).code?.startsWith('ZSTD_')) throw cause;
+    throw new SealiftError(
+      'CONTENT_MISMATCH',
+      `layer ${layer.blob.digest} is not zstd, as its media type says`,
+      { cause },
+    );
+  } finally {
+    await handle.close();
+  }
+  const found = hasher.digest();
+  if (found === layer.diffId) return;
+  throw new SealiftError(
+    'CONTENT_MISMATCH',
+    `layer ${layer.blob.digest} does not unpack to what the image names`,
+    {
+      details: [
+        ['named', layer.diffId],
+        ['unpacked', found],
+      ],
+    },
+  );
+}
+
+async function* counted(body: AsyncIterable<Buffer>, options: ArchiveOptions): AsyncGenerator<Buffer> {
+  for await (const chunk of body) {
+    yield chunk;
+    options.onBytes?.(chunk.length);
+  }
+}

@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The container engine, through dockerode over its unix socket and nothing else. Quirks of engines and of
+ * dockerode (facts: oci.md §1, §2) end here: an engine that reports an error inside a successful answer, one
+ * that says "Loaded" over missing content, and two kinds of image store with two meanings of "image ID".
+ */
+import { PassThrough, Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import Docker from 'dockerode';
+import { SealiftError, type ErrorCode } from '../errors.ts';
+import { isDigest, type Digest } from '../store/digest.ts';
+import { printable } from './text.ts';
+
+/** Limit for requests that are answered from memory, in milliseconds. Loading and removing have none. */
+const QUICK_MS = 60_000;
+/** Oldest engine API that is supported: Docker 20.10. */
+const MIN_API: ApiVersion = [1, 41];
+/** First API whose classic engines unpack zstd layers: Docker 23. */
+const ZSTD_API: ApiVersion = [1, 42];
+/** First API that says for each manifest of an image whether its content is there: Docker 28. */
+const MANIFESTS_API: ApiVersion = [1, 48];
+
+type ApiVersion = readonly [number, number];
+
+/**
+ * `classic` engines know an image by the digest of its config, engines with the containerd store by the digest
+ * of its manifest.
+ */
+export type StoreKind = 'classic' | 'containerd';
+
+export interface EngineFacts {
+  version: string;
+  apiVersion: string;
+  store: StoreKind;
+  /** Such as `linux/amd64`. */
+  platform: string;
+  readsZstd: boolean;
+  /** The engine's data folder as the engine names it; may not exist here when the engine runs elsewhere. */
+  rootFolder: string;
+}
+
+export interface EngineImage {
+  id: string;
+  layers: readonly string[];
+}
+
+export interface EngineContainer {
+  id: string;
+  name: string;
+  /** Compose's name of the service. */
+  service: string;
+  image: string;
+  state: string;
+  /** `none` when the container has no health check. */
+  health: string;
+  restarts: number;
+  exitCode: number;
+  labels: Readonly<Record<string, string>>;
+}
+
+export interface PublishedPort {
+  container: string;
+  project: string | undefined;
+  address: string;
+  port: number;
+}
+
+interface ListedManifest {
+  ID: string;
+  Available: boolean;
+}
+
+export class EngineClient {
+  readonly facts: EngineFacts;
+  readonly socket: string;
+  readonly #quick: Docker;
+  readonly #slow: Docker;
+
+  private constructor(socket: string, quick: Docker, facts: EngineFacts) {
+    this.socket = socket;
+    this.#quick = quick;
+    this.#slow = dockerAt(socket, undefined);
+    this.facts = facts;
+  }
+
+  /**
+   * Connects and asks who is there.
+   * @param socket path of the engine's unix socket
+   * @throws {SealiftError} ENGINE_NOT_RUNNING, ENGINE_UNSUPPORTED
+   */
+  static async connect(socket: string): Promise<EngineClient> {
+    const docker = dockerAt(socket, QUICK_MS);
+    try {
+      const [version, info] = await Promise.all([docker.version(), docker.info() as Promise<EngineInfo>]);
+      const client = new EngineClient(socket, docker, factsOf(version, info));
+      if (!atLeast(client.facts.apiVersion, MIN_API)) throw tooOld(client.facts);
+      return client;
+    } catch (error) {
+      throw error instanceof SealiftError ? error : notRunning(socket, error);
+    }
+  }
+
+  /** What the engine has under a reference or an ID, or undefined. */
+  async image(reference: string): Promise<EngineImage | undefined> {
+    const found = await this.#ask(`inspecting image ${reference}`, () =>
+      this.#quick.getImage(reference).inspect(),
+    );
+    return found && { id: found.Id, layers: found.RootFS?.Layers ?? [] };
+  }
+
+  /**
+   * Sends an archive to the engine and reads every event of its answer.
+   * @param archive when it throws, the engine sees a broken stream and the error is thrown from here
+   * @throws {SealiftError} IMAGE_LOAD_FAILED, INTERRUPTED, and what `archive` throws
+   */
+  async load(archive: AsyncIterable<Uint8Array>, what: string, signal?: AbortSignal): Promise<void> {
+    let failure: unknown;
+    const watched = async function* (): AsyncGenerator<Uint8Array> {
+      try {
+        yield* archive;
+      } catch (error) {
+        failure = error;
+        throw error;
+      }
+    };
+    const body = Readable.from(watched(), { objectMode: false, highWaterMark: 1024 * 1024 });
+    const [os, architecture] = this.facts.platform.split('/');
+    try {
+      // With the platform named, the containerd store reports missing content instead of "Loaded" (oci.md §1).
+      const answer = await this.#slow.loadImage(body, {
+        platform: { os, architecture },
+        ...(signal === undefined ? {} : { abortSignal: signal }),
+      });
+      scanEvents(await text(answer as Readable), what);
+    } catch (error) {
+      if (failure !== undefined) throw failure;
+      throw loadFailed(error, what, signal);
+    } finally {
+      body.destroy();
+    }
+    if (failure !== undefined) throw failure;
+  }
+
+  /**
+   * Whether the containerd store really has the content of an image: it reports the right ID even when a layer
+   * is missing or was replaced (oci.md §2). Engines that cannot say are made to create a container.
+   */
+  async hasContent(reference: string, manifest: Digest): Promise<boolean> {
+    if (!atLeast(this.facts.apiVersion, MANIFESTS_API)) return this.#canCreate(manifest);
+    const images = await this.#ask(`listing ${reference}`, () =>
+      this.#quick.listImages({ manifests: true, filters: { reference: [reference] } }),
+    );
+    const manifests = (images ?? []).flatMap(
+      (image) => (image as unknown as { Manifests?: ListedManifest[] }).Manifests ?? [],
+    );
+    return manifests.some((m) => m.ID === manifest && m.Available);
+  }
+
+  async #canCreate(id: Digest): Promise<boolean> {
+    try {
+      const container = await this.#slow.createContainer({ Image: id, Cmd: ['true'], NetworkDisabled: true });
+      await container.remove({ force: true });
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Takes a tag away, and with its last tag the image. A tag that is not there is no error. */
+  async removeImage(reference: string): Promise<void> {
+    await this.#ask(`removing image ${reference}`, () => this.#slow.getImage(reference).remove());
+  }
+
+  /** Containers of a Compose project, also stopped ones. */
+  async containers(project: string): Promise<EngineContainer[]> {
+    const filters = { label: [`com.docker.compose.project=${project}`] };
+    const listed = await this.#ask('listing containers', () =>
+      this.#quick.listContainers({ all: true, filters }),
+    );
+    const found = await Promise.all((listed ?? []).map(({ Id }) => this.#container(Id)));
+    return found.filter((c) => c !== undefined).sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  async #container(id: string): Promise<EngineContainer | undefined> {
+    const c = await this.#ask(`inspecting container ${id}`, () => this.#quick.getContainer(id).inspect());
+    if (c === undefined) return undefined;
+    const labels = c.Config.Labels ?? {};
+    return {
+      id: c.Id,
+      name: c.Name.replace(/^\//, ''),
+      service: labels['com.docker.compose.service'] ?? '',
+      image: c.Image,
+      state: c.State.Status,
+      health: c.State.Health?.Status ?? 'none',
+      restarts: c.RestartCount,
+      exitCode: c.State.ExitCode,
+      labels,
+    };
+  }
+
+  /** Ports that running containers publish on this host, of any project. */
+  async publishedPorts(): Promise<PublishedPort[]> {
+    const listed = (await this.#ask('listing containers', () => this.#quick.listContainers())) ?? [];
+    return listed.flatMap((c) =>
+      (c.Ports ?? [])
+        .filter((p) => p.PublicPort !== undefined && p.Type === 'tcp')
+        .map((p) => ({
+          container: c.Names[0]?.replace(/^\//, '') ?? c.Id,
+          project: c.Labels?.['com.docker.compose.project'],
+          address: p.IP ?? '0.0.0.0',
+          port: p.PublicPort,
+        })),
+    );
+  }
+
+  /** The last lines that a container wrote, both streams. */
+  async logTail(id: string, lines: number): Promise<string[]> {
+    const raw = await this.#ask('reading a log', () =>
+      this.#quick.getContainer(id).logs({ stdout: true, stderr: true, tail: lines, follow: false }),
+    );
+    return demultiplex(raw ?? Buffer.alloc(0))
+      .split('\n')
+      .map((line) => printable(line))
+      .filter((line) => line !== '')
+      .slice(-lines);
+  }
+
+  /**
+   * Runs a program inside a container.
+   * @param input goes to its stdin, so that secrets in it appear in no list of processes
+   * @param timeoutMs milliseconds after which the connection is given up
+   */
+  async exec(
+    container: string,
+    argv: readonly string[],
+    input: string,
+    timeoutMs: number,
+  ): Promise<{ code: number; stdout: string; stderr: string }> {
+    const options = { Cmd: [...argv], AttachStdin: true, AttachStdout: true, AttachStderr: true };
+    try {
+      const exec = await this.#quick.getContainer(container).exec(options);
+      const socket = await exec.start({ hijack: true, stdin: true });
+      const timer = setTimeout(
+        () => socket.destroy(new Error(`no end after ${timeoutMs / 1000} s`)),
+        timeoutMs,
+      );
+      try {
+        socket.end(input);
+        const [stdout, stderr] = await collect(socket, this.#quick);
+        return { code: (await exec.inspect()).ExitCode ?? -1, stdout, stderr };
+      } finally {
+        clearTimeout(timer);
+        socket.destroy();
+      }
+    } catch (error) {
+      throw engineError('ENGINE_FAILED', `running ${argv[0]} in ${container}`, error);
+    }
+  }
+
+  /** Asks the engine; undefined means 404, what it does not have. */
+  async #ask<T>(doing: string, request: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await request();
+    } catch (error) {
+      if ((error as { statusCode?: number }).statusCode === 404) return undefined;
+      throw engineError('ENGINE_FAILED', doing, error);
+    }
+  }
+}
+
+interface EngineInfo {
+  DriverStatus?: [string, string][];
+  DockerRootDir?: string;
+}
+
+/**
+ * `host` and the rest are named because docker-modem otherwise takes them from DOCKER_HOST of the environment,
+ * and would open a TCP connection.
+ */
+function dockerAt(socketPath: string, timeout: number | undefined): Docker {
+  return new Docker({
+    socketPath,
+    host: undefined,
+    port: undefined,
+    protocol: 'http',
+    ...(timeout === undefined ? {} : { timeout }),
+  });
+}
+
+function factsOf(version: Docker.DockerVersion, info: EngineInfo): EngineFacts {
+  const containerd = (info.DriverStatus ?? []).some(
+    ([key, value]) => key === 'driver-type' && value === 'io.containerd.snapshotter.v1',
+  );
+  return {
+    version: printable(version.Version, 64),
+    apiVersion: printable(version.ApiVersion, 16),
+    store: containerd ? 'containerd' : 'classic',
+    platform: `${version.Os}/${version.Arch}`,
+    readsZstd: containerd || atLeast(version.ApiVersion, ZSTD_API),
+    rootFolder: info.DockerRootDir ?? '',
+  };
+}
+
+function atLeast(version: string, [major, minor]: ApiVersion): boolean {
+  const [haveMajor = 0, haveMinor = 0] = version.split('.').map(Number);
+  return haveMajor > major || (haveMajor === major && haveMinor >= minor);
+}
+
+/** Engines answer 200 and then put errors into the stream, and some only as text (oci.md §1, dockerode notes). */
+function scanEvents(answer: string, what: string): void {
+  for (const line of answer.split('\n').filter((l) => l.trim() !== '')) {
+    const event = parseEvent(line);
+    const problem = event.errorDetail?.message ?? event.error;
+    const said = problem ?? (/^Error unpacking/.test(event.stream ?? '') ? event.stream : undefined);
+    if (said !== undefined)
+      throw new SealiftError('IMAGE_LOAD_FAILED', `the engine could not load ${what}: ${printable(said)}`);
+  }
+}
+
+interface LoadEvent {
+  stream?: string;
+  error?: string;
+  errorDetail?: { message?: string };
+}
+
+function parseEvent(line: string): LoadEvent {
+  try {
+    const event: unknown = JSON.parse(line);
+    return typeof event === 'object' && event !== null ? event : {};
+  } catch {
+    return { stream: line }; // Docker 20.10 answers in plain text when it is asked to be quiet.
+  }
+}
+
+function loadFailed(error: unknown, what: string, signal: AbortSignal | undefined): SealiftError {
+  if (error instanceof SealiftError) return error;
+  if (signal?.aborted)
+    return new SealiftError('INTERRUPTED', `loading ${what}: interrupted`, { cause: error });
+  return engineError('IMAGE_LOAD_FAILED', `loading ${what}`, error);
+}
+
+function engineError(code: ErrorCode, doing: string, error: unknown): SealiftError {
+  if (error instanceof SealiftError) return error;
+  const said = error instanceof Error ? error.message : String(error);
+  return new SealiftError(code, `${doing}: ${printable(said)}`, { cause: error });
+}
+
+function notRunning(socket: string, error: unknown): SealiftError {
+  const errno = (error as NodeJS.ErrnoException).code;
+  const reason = {
+    ENOENT: 'there is no such socket',
+    ECONNREFUSED: 'nothing listens on the socket',
+    EACCES: 'this user may not open the socket',
+  }[errno ?? ''];
+  const hint =
+    errno === 'EACCES'
+      ? 'run as root, or as a member of the group that owns the socket'
+      : 'start the engine (systemctl start docker), or name its socket with --engine';
+  const said = reason ?? printable(error instanceof Error ? error.message : String(error));
+  return new SealiftError('ENGINE_NOT_RUNNING', `no container engine answers on ${socket}: ${said}`, {
+    hint,
+    cause: error,
+  });
+}
+
+function tooOld(facts: EngineFacts): SealiftError {
+  return new SealiftError(
+    'ENGINE_UNSUPPORTED',
+    `the engine is version ${facts.version}, API ${facts.apiVersion}`,
+    {
+      hint: `Docker 20.10 (API ${MIN_API.join('.')}) or later is needed`,
+    },
+  );
+}
+
+/** Digest form of an ID that an engine gave, for messages too. */
+export const asDigest = (id: string): Digest | undefined => (isDigest(id) ? id : undefined);
+
+/** Joins the frames of a log (Docker API, "Stream format": type, three zeros, size as 32 bit big endian). */
+function demultiplex(raw: Buffer): string {
+  const parts: Buffer[] = [];
+  for (let at = 0; at + 8 <= raw.length;) {
+    const size = raw.readUInt32BE(at + 4);
+    if (raw.readUIntBE(at + 1, 3) !== 0) return raw.toString(); // a container with a terminal has no frames
+    parts.push(raw.subarray(at + 8, at + 8 + size));
+    at += 8 + size;
+  }
+  return Buffer.concat(parts).toString();
+}
+
+async function collect(socket: NodeJS.ReadWriteStream, docker: Docker): Promise<[string, string]> {
+  const out = new PassThrough();
+  const err = new PassThrough();
+  (docker.modem as { demuxStream(s: unknown, out: unknown, err: unknown): void }).demuxStream(
+    socket,
+    out,
+    err,
+  );
+  const ended = new Promise<void>((done, fail) => {
+    socket.once('end', done);
+    socket.once('close', done);
+    socket.once('error', fail);
+  });
+  const both = Promise.all([text(out), text(err)]);
+  try {
+    await ended;
+  } finally {
+    out.end();
+    err.end();
+  }
+  return both;
+}

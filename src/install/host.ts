@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The only place that starts processes. Rules: argument arrays, never a shell; the environment is the few
+ * variables named here, never the caller's; every process has a time limit, and a group of its own, so that a Ctrl-C at the
+ * terminal reaches sealift alone, which stops at the end of a step; only the tail of what it says is kept.
+ */
+import { spawn } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { access, constants, mkdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { SealiftError } from '../errors.ts';
+import { printable } from './text.ts';
+
+/** How much of a process's output is kept, in bytes of each stream. */
+const KEPT_BYTES = 64 * 1024;
+const QUICK_MS = 30_000;
+/** `compose up` creates and starts containers, and waits for nothing: minutes are plenty. */
+const COMPOSE_MS = 10 * 60_000;
+
+export interface Ran {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+interface RunOptions {
+  env: Readonly<Record<string, string>>;
+  timeoutMs: number;
+  cwd?: string;
+  /** File that names the process while it runs. */
+  pidFile?: string;
+}
+
+/** Runs a program to its end. @throws {SealiftError} ENGINE_FAILED when it cannot start or takes too long */
+export function run(argv: readonly [string, ...string[]], options: RunOptions): Promise<Ran> {
+  const [program, ...args] = argv;
+  return new Promise((done, fail) => {
+    const child = spawn(program, args, {
+      env: { ...options.env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    });
+    if (options.pidFile !== undefined && child.pid !== undefined) notePid(options.pidFile, child.pid);
+    const stdout = tail();
+    const stderr = tail();
+    child.stdout.on('data', stdout.add);
+    child.stderr.on('data', stderr.add);
+    const timer = setTimeout(() => {
+      killGroup(child.pid);
+      fail(
+        new SealiftError(
+          'ENGINE_FAILED',
+          `${program} ${args.at(0) ?? ''} took longer than ${options.timeoutMs / 1000} s`,
+        ),
+      );
+    }, options.timeoutMs);
+    child.once('error', (cause) => {
+      clearTimeout(timer);
+      fail(new SealiftError('ENGINE_FAILED', `cannot start ${program}: ${cause.message}`, { cause }));
+    });
+    child.once('close', (code) => {
+      clearTimeout(timer);
+      done({ code: code ?? 137, stdout: stdout.text(), stderr: stderr.text() });
+    });
+  });
+}
+
+function killGroup(leader: number | undefined): void {
+  try {
+    if (leader !== undefined) process.kill(-leader, 'SIGKILL');
+  } catch {
+    // It ended by itself.
+  }
+}
+
+/** Pid and start time, so that a recycled pid is not taken for the process. */
+function notePid(file: string, pid: number): void {
+  writeFileSync(file, `${pid} ${startTime(pid) ?? ''}`);
+}
+
+/** Field 22 of /proc/PID/stat (proc(5)); undefined for a process that is gone or only waits to be reaped. */
+function startTime(pid: number): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19];
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * A sealift that was killed leaves its Compose running for a while; a second one beside it would collide with
+ * its half-made containers.
+ */
+async function waitForEarlier(pidFile: string, timeoutMs: number): Promise<void> {
+  const text = await readFile(pidFile, 'utf8').catch(() => '');
+  const [pid = '', started = ''] = text.split(' ');
+  const end = performance.now() + timeoutMs;
+  while (started !== '' && startTime(Number(pid)) === started) {
+    if (performance.now() > end) {
+      throw new SealiftError('ENGINE_FAILED', `Compose of an earlier run (process ${pid}) does not end`);
+    }
+    await sleep(100);
+  }
+}
+
+function tail(): { add: (chunk: Buffer) => void; text: () => string } {
+  let kept = Buffer.alloc(0);
+  return {
+    add: (chunk) => {
+      kept = Buffer.concat([kept, chunk]).subarray(-KEPT_BYTES);
+    },
+    text: () => kept.toString(),
+  };
+}
+
+export interface ComposeOptions {
+  /** PATH for finding `docker` and `docker-compose`, and for the processes themselves. */
+  path: string;
+  /** Path of the engine's unix socket. */
+  socket: string;
+  /** A folder of our own for DOCKER_CONFIG: empty, so that no credential, proxy or context of a user applies. */
+  configFolder: string;
+  /** Path of a Compose v2 executable, instead of looking for one. */
+  compose?: string;
+}
+
+/** Compose v2, found once and asked for its version. */
+export class Compose {
+  readonly version: string;
+  readonly #argv: readonly [string, ...string[]];
+  readonly #env: Readonly<Record<string, string>>;
+  readonly #pidFile: string;
+
+  private constructor(
+    argv: readonly [string, ...string[]],
+    env: Readonly<Record<string, string>>,
+    version: string,
+  ) {
+    this.#argv = argv;
+    this.#env = env;
+    this.#pidFile = join(env['DOCKER_CONFIG']!, 'compose.pid');
+    this.version = version;
+  }
+
+  /** @throws {SealiftError} COMPOSE_UNSUPPORTED when there is none, or only version 1 */
+  static async find(options: ComposeOptions): Promise<Compose> {
+    await mkdir(options.configFolder, { recursive: true, mode: 0o700 });
+    const env = {
+      PATH: options.path,
+      HOME: options.configFolder,
+      DOCKER_HOST: `unix://${options.socket}`,
+      DOCKER_CONFIG: options.configFolder,
+      LC_ALL: 'C.UTF-8',
+    };
+    const tried: (readonly [string, string])[] = [];
+    for (const argv of await candidates(options)) {
+      const version = await versionOf(argv, env);
+      if (version !== undefined && Number.parseInt(version, 10) >= 2) return new Compose(argv, env, version);
+      tried.push([argv.join(' '), version === undefined ? 'does not answer' : `version ${version}`]);
+    }
+    throw new SealiftError('COMPOSE_UNSUPPORTED', 'Compose v2 is needed, and was not found', {
+      details: tried,
+      hint: 'install the Compose plug-in of Docker (package docker-compose-plugin or docker-compose-v2), or name the executable with --compose',
+    });
+  }
+
+  /** Creates and starts what a compose file asks for, replacing containers of the same project that differ. */
+  async up(file: string, project: string): Promise<void> {
+    await this.#run(file, project, ['up', '--detach', '--no-build', '--remove-orphans'], 'start');
+  }
+
+  /** Stops and removes containers and networks of a project. Without a file only by their labels. */
+  async down(file: string | undefined, project: string): Promise<void> {
+    await this.#run(file, project, ['down', '--remove-orphans'], 'stop');
+  }
+
+  async #run(
+    file: string | undefined,
+    project: string,
+    args: readonly string[],
+    verb: string,
+  ): Promise<void> {
+    const which = file === undefined ? [] : ['--file', file];
+    const argv = [...this.#argv, '--ansi', 'never', '--project-name', project, ...which, ...args] as const;
+    await waitForEarlier(this.#pidFile, COMPOSE_MS);
+    const options = { env: this.#env, timeoutMs: COMPOSE_MS, cwd: '/', pidFile: this.#pidFile };
+    const ran = await run(argv as unknown as [string, ...string[]], options);
+    await rm(this.#pidFile, { force: true });
+    if (ran.code === 0) return;
+    const words = ran.stderr
+      .trim()
+      .split('\n')
+      .slice(-8)
+      .map((line) => ['compose', printable(line)] as const);
+    throw new SealiftError('ENGINE_FAILED', `Compose could not ${verb} ${project} (exit ${ran.code})`, {
+      details: words,
+    });
+  }
+}
+
+async function candidates(options: ComposeOptions): Promise<(readonly [string, ...string[]])[]> {
+  if (options.compose !== undefined) return [[options.compose]];
+  const docker = await findProgram('docker', options.path);
+  const standalone = await findProgram('docker-compose', options.path);
+  return [
+    ...(docker === undefined ? [] : [[docker, 'compose'] as const]),
+    ...(standalone === undefined ? [] : [[standalone] as const]),
+  ];
+}
+
+/** The version that a Compose says it is, such as `2.26.1`; undefined when it is none. */
+async function versionOf(
+  argv: readonly [string, ...string[]],
+  env: Readonly<Record<string, string>>,
+): Promise<string | undefined> {
+  try {
+    const ran = await run([...argv, 'version', '--short'] as [string, ...string[]], {
+      env,
+      timeoutMs: QUICK_MS,
+      cwd: '/',
+    });
+    return /^v?(\d+\.\d+[\w.+~-]*)/.exec(ran.stdout.trim())?.[1];
+  } catch {
+    return undefined;
+  }
+}
+
+async function findProgram(name: string, path: string): Promise<string | undefined> {
+  for (const folder of path.split(':').filter((f) => f.startsWith('/'))) {
+    const file = join(folder, name);
+    const found = await access(file, constants.X_OK).then(
+      () => true,
+      () => false,
+    );
+    if (found) return file;
+  }
+  return undefined;
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * `journal.json`: which steps the install that is under way has begun or finished, and how to take each back. An entry is
+ * durable before its step touches the host, so a kill at any moment leaves either nothing or an entry. The
+ * file is gone when no install is under way.
+ */
+import { readFile, rm } from 'node:fs/promises';
+import { z } from 'zod';
+import { DigestSchema } from '../bundle/inventory.ts';
+import { SealiftError } from '../errors.ts';
+import { canonicalJson, parseJson } from '../json.ts';
+import { fsyncDir, writeFileDurably } from '../store/files.ts';
+import type { Digest } from '../store/digest.ts';
+import { absent, MAX_STATE_BYTES, type Home } from './home.ts';
+import { UndoRecord } from './step.ts';
+
+const Entry = z.strictObject({ id: z.string(), state: z.enum(['begun', 'done']), record: UndoRecord });
+export type JournalEntry = z.infer<typeof Entry>;
+
+const JournalFile = z.strictObject({
+  schema: z.literal('sealift/journal/v1'),
+  bundle: DigestSchema,
+  release: z.string(),
+  startedAt: z.iso.datetime(),
+  entries: z.array(Entry),
+});
+export type JournalState = z.infer<typeof JournalFile>;
+
+/** What an unfinished install left, or undefined. @throws {SealiftError} IO_ERROR when it cannot be read */
+export async function readJournal(home: Home): Promise<JournalState | undefined> {
+  const bytes = await readFile(home.journalFile).catch(absent);
+  if (bytes === undefined) return undefined;
+  const parsed = JournalFile.safeParse(parseJson(bytes, home.journalFile, 'IO_ERROR', MAX_STATE_BYTES));
+  if (parsed.success) return parsed.data;
+  throw new SealiftError(
+    'IO_ERROR',
+    `${home.journalFile} is damaged: what an earlier install began is not known`,
+    {
+      hint: `look at ${home.root} and the engine by hand, then remove the file`,
+    },
+  );
+}
+
+export class Journal {
+  readonly #home: Home;
+  readonly state: JournalState;
+
+  constructor(home: Home, state: JournalState) {
+    this.#home = home;
+    this.state = state;
+  }
+
+  static fresh(home: Home, bundle: Digest, release: string, now: Date): Journal {
+    return new Journal(home, {
+      schema: 'sealift/journal/v1',
+      bundle,
+      release,
+      startedAt: now.toISOString(),
+      entries: [],
+    });
+  }
+
+  has(id: string): boolean {
+    return this.state.entries.some((entry) => entry.id === id);
+  }
+
+  /**
+   * Notes that a step is about to touch the host. After a kill the first record stays: it knows what was there
+   * before anything was placed.
+   */
+  async begin(id: string, record: UndoRecord): Promise<void> {
+    const known = this.state.entries.find((entry) => entry.id === id);
+    if (known) known.state = 'begun';
+    else this.state.entries.push({ id, state: 'begun', record });
+    await this.#save();
+  }
+
+  async finish(id: string): Promise<void> {
+    const entry = this.state.entries.find((e) => e.id === id);
+    if (entry) entry.state = 'done';
+    await this.#save();
+  }
+
+  /** Notes that a step has been taken back. */
+  async forget(id: string): Promise<void> {
+    this.state.entries = this.state.entries.filter((entry) => entry.id !== id);
+    await this.#save();
+  }
+
+  async remove(): Promise<void> {
+    await rm(this.#home.journalFile, { force: true });
+    await fsyncDir(this.#home.root);
+  }
+
+  async #save(): Promise<void> {
+    await writeFileDurably(this.#home.journalFile, canonicalJson(this.state), 0o600);
+  }
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * What can be known to be wrong before anything is changed. Every check runs, so that one visit to the machine
+ * is enough; the first failure gives the code, the others are its details.
+ */
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { VerifiedBundle } from '../bundle/open.ts';
+import { asSealiftError, SealiftError } from '../errors.ts';
+import type { Emit } from '../events.ts';
+import { hexOf, type Digest, type Expected } from '../store/digest.ts';
+import { freeBytes } from '../store/files.ts';
+import type { Store } from '../store/store.ts';
+import type { EngineClient } from './engine-client.ts';
+import type { Home } from './home.ts';
+import type { JournalState } from './journal.ts';
+import { listeners, overlaps } from './ports.ts';
+import type { Site } from './site.ts';
+import { expectedId } from './steps/image.ts';
+import { bytesText } from './text.ts';
+
+/** Rounding of a file's size on disk, in bytes. */
+const BLOCK = 4096;
+/** Journal, release files, receipt. */
+const RESERVE = 4 * 1024 * 1024;
+
+/** Runs checks one after the other and remembers what failed. */
+export class Findings {
+  readonly #emit: Emit;
+  readonly #failed: SealiftError[] = [];
+
+  constructor(emit: Emit) {
+    this.#emit = emit;
+  }
+
+  /** @param make returns one line of evidence, or a value with one; undefined comes back after a failure */
+  async check<T>(name: string, make: () => Promise<{ detail: string; value: T }>): Promise<T | undefined> {
+    try {
+      const { detail, value } = await make();
+      this.#emit({ type: 'check', name, outcome: 'ok', detail });
+      return value;
+    } catch (thrown) {
+      const error = asSealiftError(thrown, name);
+      this.#emit({ type: 'check', name, outcome: 'failed', detail: error.message });
+      this.#failed.push(error);
+      return undefined;
+    }
+  }
+
+  warn(name: string, detail: string): void {
+    this.#emit({ type: 'check', name, outcome: 'warning', detail });
+  }
+
+  /** @throws {SealiftError} the first failure */
+  demandNone(): void {
+    const [first, ...rest] = this.#failed;
+    if (first === undefined) return;
+    if (rest.length === 0) throw first;
+    throw new SealiftError(first.code, first.message, {
+      ...(first.hint === undefined ? {} : { hint: first.hint }),
+      details: [...first.details, ...rest.map((e) => ['also', `${e.code}: ${e.message}`] as const)],
+      cause: first,
+    });
+  }
+}
+
+/** @throws {SealiftError} ENGINE_UNSUPPORTED */
+export function checkPlatform(engine: EngineClient, platform: string): string {
+  if (engine.facts.platform === platform) return platform;
+  throw new SealiftError(
+    'ENGINE_UNSUPPORTED',
+    `the bundle is for ${platform}, and the engine runs ${engine.facts.platform}`,
+  );
+}
+
+/**
+ * A port that our own gateway of this project holds is free for its successor.
+ * @throws {SealiftError} PORT_TAKEN
+ */
+export async function checkPort(engine: EngineClient, site: Site, project: string): Promise<string> {
+  const { address, port } = site.listen;
+  const published = (await engine.publishedPorts()).filter(
+    (p) => p.port === port && overlaps(p.address, address),
+  );
+  const foreign = published.find((p) => p.project !== project);
+  if (foreign !== undefined) throw portTaken(site, `container ${foreign.container} publishes it`);
+  if (published.length > 0) return `${address}:${port} is held by the release that is replaced`;
+  const holder = (await listeners(port)).find((a) => overlaps(a, address));
+  if (holder !== undefined) throw portTaken(site, `something listens on ${holder}:${port}`);
+  return `${address}:${port} is free`;
+}
+
+function portTaken({ listen }: Site, who: string): SealiftError {
+  return new SealiftError('PORT_TAKEN', `port ${listen.port} is taken: ${who}`, {
+    hint: `stop it (ss -ltnp 'sport = :${listen.port}' names it), or set listen.port in site.yaml`,
+  });
+}
+
+/**
+ * Space on the home's file system for the blobs that are not there yet. What a killed run left of them counts.
+ * @throws {SealiftError} DISK_TOO_SMALL
+ */
+export async function checkDisk(
+  home: Home,
+  store: Store,
+  blobs: Iterable<Expected>,
+  spool: number,
+): Promise<string> {
+  const seen = new Set<Digest>();
+  let needed = RESERVE + spool;
+  for (const blob of blobs) {
+    if (seen.has(blob.digest) || (await store.has(blob))) continue;
+    seen.add(blob.digest);
+    const partial = await stat(join(store.root, 'partial', hexOf(blob.digest))).catch(() => undefined);
+    needed += Math.max(0, Math.ceil(blob.size / BLOCK) * BLOCK - (partial?.size ?? 0));
+  }
+  const { bytes } = await freeBytes(home.root);
+  if (bytes >= needed) return `${bytesText(needed)} needed, ${bytesText(bytes)} free under ${home.root}`;
+  throw new SealiftError(
+    'DISK_TOO_SMALL',
+    `${needed} bytes are needed on the file system of ${home.root}, and ${bytes} are free`,
+    {
+      hint: `free ${bytesText(needed - bytes)} there, or put the home on another disk with --home`,
+    },
+  );
+}
+
+/** Bytes for the largest zstd layer that has to be unpacked on the way. Its real size is unknown: four times the packed. */
+export function spoolBytes(bundle: VerifiedBundle, engine: EngineClient): number {
+  if (engine.facts.readsZstd) return 0;
+  const zstd = bundle.images
+    .flatMap((image) => image.layers)
+    .filter((layer) => /zstd$/.test(layer.mediaType));
+  return 4 * Math.max(0, ...zstd.map((layer) => layer.size));
+}
+
+/**
+ * A tag that stands on another image is never moved. One that an unfinished install of another bundle left is
+ * about to be taken back.
+ * @throws {SealiftError} TAG_CONFLICT
+ */
+export async function checkTags(
+  engine: EngineClient,
+  bundle: VerifiedBundle,
+  unfinished: JournalState | undefined,
+): Promise<string> {
+  const left = new Set(
+    (unfinished?.entries ?? []).map(({ record }) =>
+      record.kind === 'image' ? `${record.ref} ${record.id}` : '',
+    ),
+  );
+  for (const image of bundle.images) {
+    const found = await engine.image(image.ref);
+    const expected = expectedId(image, engine.facts.store);
+    if (found === undefined || found.id === expected || left.has(`${image.ref} ${found.id}`)) continue;
+    throw new SealiftError('TAG_CONFLICT', `the engine has ${image.ref} already, and it is another image`, {
+      details: [
+        ['engine', found.id],
+        ['bundle', expected],
+      ],
+      hint: `look at it, then: docker image rm ${image.ref}   (docker tag ${image.ref} NAME keeps it)`,
+    });
+  }
+  return `${bundle.images.length} tags are free or stand on the bundle's own images`;
+}
+
+/** The engine's disk cannot be judged exactly, because layers are packed; a warning is all there can be. */
+export async function engineDiskWarning(
+  engine: EngineClient,
+  bundle: VerifiedBundle,
+): Promise<string | undefined> {
+  const packed = bundle.images.flatMap((image) => image.layers).reduce((sum, layer) => sum + layer.size, 0);
+  const free = await freeBytes(engine.facts.rootFolder || '/').catch(() => undefined);
+  if (free === undefined || free.bytes >= 3 * packed) return undefined;
+  return `images are ${bytesText(packed)} packed and need about three times that; ${engine.facts.rootFolder} has ${bytesText(free.bytes)}`;
+}

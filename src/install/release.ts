@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The files of a release, rendered from bundle, site and secrets: the same input gives the same bytes, so
+ * "is it installed as it should be" is a comparison of files.
+ */
+import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Inventory } from '../bundle/inventory.ts';
+import { canonicalJson } from '../json.ts';
+import { digestOf, type Digest } from '../store/digest.ts';
+import type { Service } from './engines.ts';
+import { renderApiKeys, renderNginx, renderUpstream } from './gateway.ts';
+import { absent, releaseName, type Home } from './home.ts';
+import type { ApiKey, Site } from './site.ts';
+import { projectName, renderCompose } from './targets/compose.ts';
+import type { TlsFiles } from './tls.ts';
+
+/** All that a release's files depend on, except secrets. */
+export interface ReleaseSpec {
+  home: Home;
+  inventory: Inventory;
+  bundle: Digest;
+  site: Site;
+  tls: TlsFiles;
+  services: readonly Service[];
+  /** Proved image IDs by the names that the inventory gives the images. */
+  imageIds: ReadonlyMap<string, Digest>;
+  /** Models' folders relative to the home, by name. */
+  modelPaths: ReadonlyMap<string, string>;
+}
+
+/** Secrets of a release: clients' keys, and for each service the key between gateway and engine. */
+export interface ReleaseSecrets {
+  apiKeys: readonly ApiKey[];
+  engineKeys: ReadonlyMap<string, string>;
+}
+
+export interface RenderedFile {
+  bytes: Buffer;
+  mode: number;
+}
+
+/** Caches of a bundle's services, relative to the home; they outlive restarts and releases. */
+export const cacheFolder = (bundleName: string): string => `caches/${bundleName}`;
+
+export const cachePath = (bundleName: string, service: string, index: number): string =>
+  `${cacheFolder(bundleName)}/${service}-${index}`;
+
+/** @returns files by path relative to the release's folder */
+export function renderRelease(spec: ReleaseSpec, secrets: ReleaseSecrets): Map<string, RenderedFile> {
+  const files = new Map<string, RenderedFile>();
+  const put = (name: string, bytes: string | Buffer, mode: number): unknown =>
+    files.set(name, { bytes: Buffer.from(bytes), mode });
+  put('nginx.conf', renderNginx(spec.services, spec.site), 0o644);
+  put('secrets/gateway/tls.crt', spec.tls.certificate, 0o600);
+  put('secrets/gateway/tls.key', spec.tls.key, 0o600);
+  put('secrets/gateway/api-keys.conf', renderApiKeys(secrets.apiKeys), 0o600);
+  for (const service of spec.services) {
+    const key = secrets.engineKeys.get(service.name)!;
+    put(`secrets/gateway/upstream-${service.name}.conf`, renderUpstream(key), 0o600);
+    put(`secrets/${service.name}.env`, `${service.keyVariable}=${key}\n`, 0o600);
+  }
+  put('compose.yaml', compose(spec, digestOfFiles(files)), 0o644);
+  return files;
+}
+
+function digestOfFiles(files: ReadonlyMap<string, RenderedFile>): Digest {
+  return digestOf(canonicalJson([...files].map(([name, { bytes }]) => [name, digestOf(bytes)])));
+}
+
+function compose(spec: ReleaseSpec, files: Digest): string {
+  const { home, inventory } = spec;
+  const release = releaseName(inventory);
+  return renderCompose({
+    project: projectName(inventory.name),
+    release,
+    bundle: spec.bundle,
+    files,
+    services: spec.services,
+    imageIds: spec.imageIds,
+    gatewayImage: inventory.gateway!.image,
+    site: spec.site,
+    modelFolders: new Map([...spec.modelPaths].map(([name, path]) => [name, home.path(path)])),
+    cacheFolder: (service, i) => home.path(cachePath(inventory.name, service, i)),
+    releaseFolder: home.releaseFolder(release),
+    ownedByRoot: process.getuid?.() === 0,
+  });
+}
+
+export const newEngineKey = (): string => randomBytes(32).toString('hex');
+
+/** The keys that a release's engines were given, by service; a service that has none yet is not in the map. */
+export async function readEngineKeys(
+  folder: string,
+  services: readonly Service[],
+): Promise<Map<string, string>> {
+  const keys = new Map<string, string>();
+  for (const { name, keyVariable } of services) {
+    const text = await readFile(join(folder, 'secrets', `${name}.env`), 'utf8').catch(absent);
+    const key = text?.trim().split(`${keyVariable}=`)[1];
+    if (key !== undefined && /^[0-9a-f]{64}$/.test(key)) keys.set(name, key);
+  }
+  return keys;
+}

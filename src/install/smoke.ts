@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The smoke test: one real chat request for each service, over https and through nginx. curl sends it inside
+ * the gateway's container, because sealift itself opens nothing but unix sockets. The key goes to curl's stdin, never
+ * into its arguments, which every process of the host can read.
+ */
+import { z } from 'zod';
+import { SealiftError } from '../errors.ts';
+import { parseJson } from '../json.ts';
+import type { Service } from './engines.ts';
+import type { EngineClient } from './engine-client.ts';
+import { GATEWAY_PORT } from './gateway.ts';
+import type { ApiKey, Site } from './site.ts';
+import { gatewayContainer } from './steps/service.ts';
+import { printable, withoutSecrets } from './text.ts';
+import type { TlsFiles } from './tls.ts';
+
+/** The first request may compile kernels. */
+const REQUEST_SECONDS = 300;
+const MAX_ANSWER_BYTES = 1024 * 1024;
+/** Enough for a model that thinks before it speaks. */
+const MAX_TOKENS = 512;
+
+export interface SmokeAnswer {
+  service: string;
+  model: string;
+  /** The beginning of what the model said. */
+  answer: string;
+}
+
+const Answer = z.object({
+  model: z.string(),
+  choices: z.array(z.object({ message: z.object({ content: z.string().nullish() }) })).min(1),
+});
+
+export interface SmokeInput {
+  engine: EngineClient;
+  project: string;
+  services: readonly Service[];
+  site: Site;
+  tls: Pick<TlsFiles, 'publicKeyPin'>;
+  apiKey: ApiKey;
+}
+
+/** @throws {SealiftError} SMOKE_TEST_FAILED */
+export async function smokeTest(input: SmokeInput): Promise<SmokeAnswer[]> {
+  const gateway = await gatewayContainer(input.engine, input.project, input.services);
+  const answers: SmokeAnswer[] = [];
+  for (const [i, service] of input.services.entries()) {
+    const prefix = i === 0 ? '' : `/${service.name}`;
+    const argv = ['curl', '-q', '--config', '-'];
+    const ran = await input.engine.exec(
+      gateway.id,
+      argv,
+      curlConfig(input, service, prefix),
+      (REQUEST_SECONDS + 10) * 1000,
+    );
+    answers.push(judge(service, ran, [input.apiKey.key]));
+  }
+  return answers;
+}
+
+/**
+ * `insecure` switches off the check of names and of the issuer, which may be unknown in here, and `pinnedpubkey`
+ * demands more instead: the very key of the certificate that site.yaml names (curl checks it in either case).
+ */
+export function curlConfig(input: SmokeInput, service: Service, prefix: string): string {
+  const body = {
+    model: service.servedModel,
+    messages: [{ role: 'user', content: 'Reply with the one word: ready' }],
+    max_tokens: MAX_TOKENS,
+    temperature: 0,
+  };
+  return [
+    `url = ${quoted(`https://${input.site.hostName}:${GATEWAY_PORT}${prefix}/v1/chat/completions`)}`,
+    `connect-to = ${quoted(`::127.0.0.1:${GATEWAY_PORT}`)}`,
+    'insecure',
+    `pinnedpubkey = ${quoted(`sha256//${input.tls.publicKeyPin}`)}`,
+    `header = ${quoted(`Authorization: Bearer ${input.apiKey.key}`)}`,
+    `header = ${quoted('Content-Type: application/json')}`,
+    `data = ${quoted(JSON.stringify(body))}`,
+    'noproxy = "*"',
+    'silent',
+    'show-error',
+    `max-time = ${REQUEST_SECONDS}`,
+    'write-out = "\\n%{http_code}"',
+    '',
+  ].join('\n');
+}
+
+const quoted = (text: string): string => `"${text.replace(/["\\]/g, '\\$&')}"`;
+
+function judge(
+  service: Service,
+  ran: { code: number; stdout: string; stderr: string },
+  secrets: readonly string[],
+): SmokeAnswer {
+  const cut = ran.stdout.lastIndexOf('\n');
+  const status = ran.stdout.slice(cut + 1);
+  const body = ran.stdout.slice(0, Math.max(cut, 0));
+  const said = withoutSecrets(printable(ran.code === 0 ? body : ran.stderr), secrets);
+  if (ran.code !== 0) throw failed(service, `curl ended with status ${ran.code}`, said);
+  if (status !== '200') throw failed(service, `the gateway answered ${printable(status, 16)}`, said);
+  const parsed = Answer.safeParse(
+    parseJson(Buffer.from(body), 'the answer to the smoke test', 'SMOKE_TEST_FAILED', MAX_ANSWER_BYTES),
+  );
+  const content = parsed.data?.choices[0]?.message.content?.trim() ?? '';
+  if (!parsed.success || content === '') throw failed(service, 'the answer holds no text', said);
+  if (parsed.data.model !== service.servedModel)
+    throw failed(service, `the answer is from model ${printable(parsed.data.model, 100)}`, said);
+  return { service: service.name, model: parsed.data.model, answer: printable(content, 200) };
+}
+
+const failed = (service: Service, why: string, said: string): SealiftError =>
+  new SealiftError(
+    'SMOKE_TEST_FAILED',
+    `a chat request to ${service.name} through the gateway failed: ${why}`,
+    {
+      details: said === '' ? [] : [['answer', said]],
+    },
+  );

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What runs, held against the receipt of the current release. Changes nothing. */
+import { readdir } from 'node:fs/promises';
+import { SealiftError } from '../errors.ts';
+import type { Digest } from '../store/digest.ts';
+import { EngineClient, type EngineContainer } from './engine-client.ts';
+import type { Home } from './home.ts';
+import { readJournal } from './journal.ts';
+import { readReceipt, type Receipt } from './receipt.ts';
+
+export interface ServiceStatus {
+  service: string;
+  container: string | undefined;
+  state: string;
+  health: string;
+  image: string | undefined;
+  expectedImage: Digest;
+}
+
+export interface StatusReport {
+  schema: 'sealift/status/v1';
+  home: string;
+  current: Receipt;
+  /** Releases whose files are here. */
+  releases: string[];
+  services: ServiceStatus[];
+  /** An install that was begun and neither finished nor taken back. */
+  unfinished: { release: string; bundle: Digest; startedAt: string } | undefined;
+  /** How the host differs from the receipt, one line each; empty means all is as it was proved. */
+  drift: string[];
+}
+
+/**
+ * @param input.socket path of the engine's unix socket
+ * @throws {SealiftError} NOT_INSTALLED, ENGINE_NOT_RUNNING, IO_ERROR
+ */
+export async function readStatus(input: { home: Home; socket: string }): Promise<StatusReport> {
+  const { home } = input;
+  const release = await home.current();
+  const journal = await readJournal(home);
+  const receipt = release === undefined ? undefined : await readReceipt(home, release);
+  if (receipt === undefined) {
+    throw new SealiftError('NOT_INSTALLED', `nothing is installed in ${home.root}`, {
+      hint:
+        journal === undefined
+          ? 'sealift install BUNDLE'
+          : `an install of ${journal.release} is unfinished: run it again, or sealift uninstall`,
+    });
+  }
+  const engine = await EngineClient.connect(input.socket);
+  const containers = receipt.gateway === undefined ? [] : await engine.containers(receipt.gateway.project);
+  const services = expectedServices(receipt).map(([service, image]) => statusOf(service, image, containers));
+  const unknown = containers.filter((c) => !services.some((s) => s.service === c.service));
+  const drift = [
+    ...services.flatMap(serviceDrift),
+    ...unknown.map((c) => `container ${c.name} belongs to the project, and the receipt does not know it`),
+    ...(await imageDrift(receipt, engine)),
+    ...(await modelDrift(receipt, home)),
+  ];
+  return {
+    schema: 'sealift/status/v1',
+    home: home.root,
+    current: receipt,
+    releases: await home.releases(),
+    services,
+    unfinished: journal && { release: journal.release, bundle: journal.bundle, startedAt: journal.startedAt },
+    drift,
+  };
+}
+
+/** Compose services of a receipt with the image each must run. */
+function expectedServices({ services, gateway, images }: Receipt): [string, Digest][] {
+  const id = (name: string): Digest => images.find((image) => image.name === name)!.id;
+  const engines = services.map((s): [string, Digest] => [s.name, id(s.image)]);
+  return gateway === undefined ? engines : [...engines, [gateway.service, id(gateway.image)]];
+}
+
+function statusOf(
+  service: string,
+  expectedImage: Digest,
+  containers: readonly EngineContainer[],
+): ServiceStatus {
+  const found = containers.find((c) => c.service === service);
+  return {
+    service,
+    container: found?.name,
+    state: found?.state ?? 'missing',
+    health: found?.health ?? 'none',
+    image: found?.image,
+    expectedImage,
+  };
+}
+
+function serviceDrift({ service, state, health, image, expectedImage }: ServiceStatus): string[] {
+  if (state === 'missing') return [`service ${service} has no container`];
+  return [
+    ...(image === expectedImage
+      ? []
+      : [`service ${service} runs image ${image}, not the proved ${expectedImage}`]),
+    ...(state === 'running' ? [] : [`service ${service} is ${state}`]),
+    ...(state === 'running' && health !== 'healthy' ? [`service ${service} is ${health}`] : []),
+  ];
+}
+
+async function imageDrift({ images }: Receipt, engine: EngineClient): Promise<string[]> {
+  const found = await Promise.all(images.map(({ ref }) => engine.image(ref)));
+  return images.flatMap(({ ref, id }, i) => {
+    const now = found[i]?.id;
+    if (now === id) return [];
+    return [
+      now === undefined ? `image ${ref} is gone` : `tag ${ref} now stands on ${now}, not on the proved ${id}`,
+    ];
+  });
+}
+
+/** Names only: `sealift audit` hashes. */
+async function modelDrift({ models }: Receipt, home: Home): Promise<string[]> {
+  const drift: string[] = [];
+  for (const { path, files } of models) {
+    const entries = await readdir(home.path(path), { recursive: true, withFileTypes: true }).catch(
+      () => undefined,
+    );
+    const count = entries?.filter((e) => !e.isDirectory()).length;
+    if (count === undefined) drift.push(`model folder ${path} is gone`);
+    else if (count !== files) drift.push(`model folder ${path} has ${count} files, not ${files}`);
+  }
+  return drift;
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The last two steps: the smoke test, and making the release the current one. */
+import { mkdir, rm, rmdir } from 'node:fs/promises';
+import { releaseName, type Home, type InstalledVersion } from '../home.ts';
+import { readReceipt, writeReceipt, type Receipt } from '../receipt.ts';
+import { apiKeysFile, readApiKeys } from '../site.ts';
+import { smokeTest, type SmokeAnswer, type SmokeInput } from '../smoke.ts';
+import type { Step, StepState, UndoRecord } from '../step.ts';
+import type { Digest } from '../../store/digest.ts';
+
+/** Shared by the steps of one install: has any of them changed something? Then the last two are needed. */
+export interface Changes {
+  changed: boolean;
+}
+
+export class SmokeStep implements Step {
+  readonly kind = 'service';
+  readonly bytes = 0;
+  readonly id: string;
+  readonly record: UndoRecord = { kind: 'smoke' };
+  readonly #home: Home;
+  readonly #release: string;
+  readonly #input: Omit<SmokeInput, 'apiKey'>;
+  readonly #changes: Changes;
+  /** What the models said; empty when the test was not needed. */
+  answers: SmokeAnswer[] = [];
+
+  constructor(home: Home, release: string, input: Omit<SmokeInput, 'apiKey'>, changes: Changes) {
+    this.id = `smoke:${release}`;
+    this.#home = home;
+    this.#release = release;
+    this.#input = input;
+    this.#changes = changes;
+  }
+
+  describe(): string {
+    return `ask ${this.#input.services.map((s) => s.servedModel).join(', ')} through https://${this.#input.site.hostName}`;
+  }
+
+  async check(): Promise<StepState> {
+    const receipt = await readReceipt(this.#home, this.#release);
+    if (this.#changes.changed || receipt === undefined) return 'needed';
+    this.answers = receipt.smoke;
+    return 'done';
+  }
+
+  async apply(): Promise<void> {
+    const keys = await readApiKeys(apiKeysFile(this.#input.site, this.#home));
+    this.answers = await smokeTest({ ...this.#input, apiKey: keys![0]! });
+  }
+}
+
+export interface CurrentInput {
+  home: Home;
+  bundle: { name: string; version: string; digest: Digest };
+  /** What was current and installed before, to return to. */
+  before: { release: string | undefined; installed: InstalledVersion | undefined; hadReceipt: boolean };
+  receipt: () => Receipt;
+  changes: Changes;
+}
+
+/** Receipt first, then `current`, then the memory against rollbacks: each only when the one before is durable. */
+export class CurrentStep implements Step {
+  readonly kind = 'config';
+  readonly bytes = 0;
+  readonly id: string;
+  readonly record: UndoRecord;
+  readonly #input: CurrentInput;
+  readonly #release: string;
+
+  constructor(input: CurrentInput) {
+    const { bundle, before } = input;
+    this.#input = input;
+    this.#release = releaseName(bundle);
+    this.id = `current:${this.#release}`;
+    this.record = {
+      kind: 'current',
+      name: bundle.name,
+      made: this.#release,
+      hadReceipt: before.hadReceipt,
+      ...(before.release === undefined ? {} : { release: before.release }),
+      ...(before.installed === undefined ? {} : { installed: before.installed }),
+    };
+  }
+
+  describe(): string {
+    return `make ${this.#release} the current release and write its receipt`;
+  }
+
+  async check(): Promise<StepState> {
+    const { home, bundle, changes } = this.#input;
+    if (changes.changed || (await home.current()) !== this.#release) return 'needed';
+    const [receipt, installed] = await Promise.all([readReceipt(home, this.#release), home.installed()]);
+    const right =
+      receipt?.bundle.digest === bundle.digest && installed.get(bundle.name)?.digest === bundle.digest;
+    return right ? 'done' : 'needed';
+  }
+
+  async apply(): Promise<void> {
+    const { home, bundle, receipt } = this.#input;
+    await mkdir(home.releaseFolder(this.#release), { recursive: true }); // a bundle without services wrote no files
+    await writeReceipt(home, receipt());
+    await home.setCurrent(this.#release);
+    await home.setInstalled(bundle.name, { version: bundle.version, digest: bundle.digest });
+  }
+}
+
+/** Makes the release of before the current one again, and forgets the receipt of the one that failed. */
+export async function undoCurrent(
+  record: Extract<UndoRecord, { kind: 'current' }>,
+  home: Home,
+): Promise<void> {
+  await home.setCurrent(record.release);
+  await home.setInstalled(record.name, record.installed);
+  if (record.hadReceipt) return;
+  await rm(home.receiptFile(record.made), { force: true });
+  await rmdir(home.releaseFolder(record.made)).catch(() => undefined); // when there are no other files in it
+}

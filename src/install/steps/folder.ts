@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Files of a bundle as a folder of hard links into the store: every byte is written once. A folder is built
+ * beside its place and renamed, so a half-placed one is never visible. That it is right is checked by inode:
+ * a file that is the same inode as a blob of the store has been hashed when it came in.
+ */
+import { chmod, link, mkdir, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { asSealiftError, SealiftError } from '../../errors.ts';
+import { hexOf, type Digest, type Expected } from '../../store/digest.ts';
+import { fsyncDir } from '../../store/files.ts';
+import type { Store } from '../../store/store.ts';
+import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';
+import { bytesText } from '../text.ts';
+
+export interface FolderFile extends Expected {
+  path: string;
+}
+
+export interface BlobBody {
+  blob(expected: Expected, signal?: AbortSignal): AsyncIterable<Uint8Array>;
+}
+
+interface FolderSpec {
+  kind: 'model' | 'config';
+  id: string;
+  label: string;
+  /** Relative to the home. */
+  path: string;
+  files: readonly FolderFile[];
+  /** Those of the files' blobs that the store lacks before anything is placed. */
+  missing: readonly FolderFile[];
+}
+
+export class FolderStep implements Step {
+  readonly id: string;
+  readonly kind: 'model' | 'config';
+  readonly bytes: number;
+  readonly record: UndoRecord;
+  readonly #world: World;
+  readonly #source: BlobBody;
+  readonly #spec: FolderSpec;
+
+  private constructor(world: World, source: BlobBody, spec: FolderSpec) {
+    this.#world = world;
+    this.#source = source;
+    this.#spec = spec;
+    this.id = spec.id;
+    this.kind = spec.kind;
+    this.bytes = spec.missing.reduce((sum, file) => sum + file.size, 0);
+    this.record = { kind: 'folder', path: spec.path, blobs: spec.missing.map((file) => file.digest) };
+  }
+
+  static async create(
+    world: World,
+    source: BlobBody,
+    spec: Omit<FolderSpec, 'missing'>,
+  ): Promise<FolderStep> {
+    const missing = new Map<Digest, FolderFile>();
+    for (const file of spec.files) if (!(await world.store.has(file))) missing.set(file.digest, file);
+    return new FolderStep(world, source, { ...spec, missing: [...missing.values()] });
+  }
+
+  describe(): string {
+    const { label, files, path } = this.#spec;
+    return `place ${label}: ${files.length} files in ${path} (${bytesText(this.bytes)} to copy)`;
+  }
+
+  async check(): Promise<StepState> {
+    const { store, home } = this.#world;
+    return (await isPlaced(home.path(this.#spec.path), this.#spec.files, store)) ? 'done' : 'needed';
+  }
+
+  async apply(progress: Progress, signal?: AbortSignal): Promise<void> {
+    const { files, path } = this.#spec;
+    // By digest, because that is the order in the bundle: media are read forwards.
+    const inOrder = [...files].sort((a, b) => (a.digest < b.digest ? -1 : 1));
+    for (const file of inOrder) await this.#bring(file, progress, signal);
+    await place(this.#world.home.path(path), files, this.#world.store);
+  }
+
+  async #bring(file: FolderFile, progress: Progress, signal: AbortSignal | undefined): Promise<void> {
+    const body = (): AsyncIterable<Uint8Array> => this.#source.blob(file, signal);
+    await this.#world.store
+      .add(
+        file,
+        // oxlint-disable-next-line require-await
+        { open: async () => ({ offset: 0, body: body() }) },
+        { onBytes: progress, what: file.path, ...(signal === undefined ? {} : { signal }) },
+      )
+      .catch((error: unknown) => {
+        // The bundle, not a source of the staging side, was to send these bytes.
+        if (!(error instanceof SealiftError) || error.code !== 'SOURCE_CHANGED') throw error;
+        throw new SealiftError('CONTENT_MISMATCH', `${file.path} is not what was signed`, {
+          details: error.details,
+          cause: error,
+        });
+      });
+  }
+}
+
+/** True when the folder holds exactly these files, each as a link to its blob. */
+export async function isPlaced(folder: string, files: readonly FolderFile[], store: Store): Promise<boolean> {
+  const found = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => undefined);
+  if (found === undefined) return false;
+  const names = found
+    .filter((entry) => !entry.isDirectory())
+    .map((entry) => join(entry.parentPath, entry.name));
+  const wanted = new Map(files.map((file) => [join(folder, file.path), file.digest]));
+  if (names.length !== wanted.size) return false;
+  const same = await Promise.all(
+    names.map(async (name) => {
+      const digest = wanted.get(name);
+      return digest !== undefined && sameInode(name, store.path(digest));
+    }),
+  );
+  return same.every(Boolean);
+}
+
+async function sameInode(a: string, b: string): Promise<boolean> {
+  const [one, other] = await Promise.all([
+    stat(a, { bigint: true }),
+    stat(b, { bigint: true }).catch(() => undefined),
+  ]);
+  return other !== undefined && one.ino === other.ino && one.dev === other.dev;
+}
+
+async function place(folder: string, files: readonly FolderFile[], store: Store): Promise<void> {
+  const partial = partialOf(folder);
+  await rm(partial, { recursive: true, force: true });
+  try {
+    const folders = new Set<string>([partial]);
+    for (const file of files) {
+      const target = join(partial, file.path);
+      await mkdir(dirname(target), { recursive: true });
+      await chmod(store.path(file.digest), 0o444);
+      await link(store.path(file.digest), target);
+      for (let dir = dirname(target); dir.length > partial.length; dir = dirname(dir)) folders.add(dir);
+    }
+    // Deepest first: after the rename below every name under the folder survives a power cut. The mode is set
+    // because the engine reads as a user of its own, whatever the umask was.
+    for (const dir of [...folders].sort((a, b) => b.length - a.length)) {
+      await chmod(dir, 0o755);
+      await fsyncDir(dir);
+    }
+    await rm(folder, { recursive: true, force: true }); // what is there is not what was asked for, or check had said so
+    await rename(partial, folder);
+    await fsyncDir(dirname(folder));
+  } catch (error) {
+    throw asSealiftError(error, `placing ${folder}`);
+  }
+}
+
+const partialOf = (folder: string): string => join(dirname(folder), `.${basename(folder)}.partial`);
+
+/** Removes the folder, then the blobs that came with it, unless another folder still links to them. */
+export async function undoFolder(
+  record: Extract<UndoRecord, { kind: 'folder' }>,
+  world: World,
+): Promise<void> {
+  const folder = world.home.path(record.path);
+  const partial = partialOf(folder);
+  await rm(partial, { recursive: true, force: true });
+  await rename(folder, partial).catch(missing);
+  await rm(partial, { recursive: true, force: true });
+  await rmdir(dirname(folder)).catch(() => undefined); // the model's own folder, if this was its last revision
+  for (const digest of record.blobs) await dropBlob(digest, world.store);
+}
+
+async function dropBlob(digest: Digest, store: Store): Promise<void> {
+  const info = await stat(store.path(digest)).catch(() => undefined);
+  if (info !== undefined && info.nlink === 1) await store.remove(digest);
+  await rm(join(store.root, 'partial', hexOf(digest)), { force: true });
+}
+
+function missing(error: unknown): void {
+  if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The services: started by Compose from the release's file, then watched until every one is healthy. Two
+ * steps: `ReturnStep` stands before the files and does nothing but remember what ran, so that, in the reverse
+ * order of an undo, it starts the release of before after its files are back.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { join } from 'node:path';
+import { stat } from 'node:fs/promises';
+import { SealiftError } from '../../errors.ts';
+import type { Digest } from '../../store/digest.ts';
+import type { Service } from '../engines.ts';
+import type { EngineClient, EngineContainer } from '../engine-client.ts';
+import { readEngineKeys } from '../release.ts';
+import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';
+import { BUNDLE_LABEL, FILES_LABEL, gatewayService } from '../targets/compose.ts';
+import { printable, withoutSecrets } from '../text.ts';
+import { readFile } from 'node:fs/promises';
+
+const POLL_MS = 500;
+const LOG_LINES = 20;
+/** How long a release that is returned to may take to load its models again. */
+const RETURN_MS = 600_000;
+/** A container that ended this often while it was to become healthy will not become so. */
+const MAX_RESTARTS = 3;
+
+export interface ServiceStepInput {
+  project: string;
+  release: string;
+  bundle: Digest;
+  services: readonly Service[];
+  /** Proved image IDs by the names that the inventory gives the images. */
+  imageIds: ReadonlyMap<string, Digest>;
+  gatewayImage: string;
+  /** The release that ran in this project until now. */
+  replaces: string | undefined;
+  /** Overrides the rows' limits, in seconds. */
+  readyTimeoutSeconds?: number | undefined;
+}
+
+/** Remembers the release that ran before; there is nothing to apply. */
+export class ReturnStep implements Step {
+  readonly kind = 'service';
+  readonly passive = true;
+  readonly bytes = 0;
+  readonly id: string;
+  readonly record: UndoRecord;
+  readonly #release: string | undefined;
+
+  constructor(project: string, release: string | undefined) {
+    this.id = `return:${project}`;
+    this.#release = release;
+    this.record = { kind: 'return', project, ...(release === undefined ? {} : { release }) };
+  }
+
+  describe(): string {
+    return this.#release === undefined
+      ? 'nothing runs in its place'
+      : `note ${this.#release} as the release to return to`;
+  }
+
+  // oxlint-disable-next-line require-await
+  async check(): Promise<StepState> {
+    return 'done';
+  }
+
+  async apply(): Promise<void> {}
+}
+
+export class ServiceStep implements Step {
+  readonly kind = 'service';
+  readonly bytes = 0;
+  readonly id: string;
+  readonly record: UndoRecord;
+  readonly #world: World;
+  readonly #input: ServiceStepInput;
+
+  constructor(world: World, input: ServiceStepInput) {
+    this.#world = world;
+    this.#input = input;
+    this.id = `service:${input.release}`;
+    const { project, release, replaces } = input;
+    this.record = { kind: 'service', project, release, replaces: replaces !== undefined };
+  }
+
+  describe(): string {
+    const names = [...this.#input.services.map((s) => s.name), gatewayService(this.#input.services)].join(
+      ', ',
+    );
+    return `start ${names}${this.#input.replaces === undefined ? '' : ` in place of ${this.#input.replaces}`}`;
+  }
+
+  async check(): Promise<StepState> {
+    const label = await filesLabel(this.#file());
+    const containers = await this.#world.engine.containers(this.#input.project);
+    const right = this.#expected().every(([service, image]) => {
+      const found = containers.filter((c) => c.service === service);
+      return found.length === 1 && found.every((c) => isRight(c, image, label, this.#input.bundle));
+    });
+    return right && containers.length === this.#expected().length ? 'done' : 'needed';
+  }
+
+  async apply(_progress: Progress, signal?: AbortSignal): Promise<void> {
+    await this.#world.compose.up(this.#file(), this.#input.project);
+    await this.#untilHealthy(signal);
+  }
+
+  #file(): string {
+    return join(this.#world.home.releaseFolder(this.#input.release), 'compose.yaml');
+  }
+
+  /** Services of the project with the image each must run. */
+  #expected(): [string, Digest][] {
+    const { services, imageIds, gatewayImage } = this.#input;
+    return [
+      ...services.map((s) => [s.name, imageIds.get(s.image)!] as [string, Digest]),
+      [gatewayService(services), imageIds.get(gatewayImage)!],
+    ];
+  }
+
+  async #untilHealthy(signal: AbortSignal | undefined): Promise<void> {
+    const limits = this.#input.services.map((s) => s.readyTimeoutSeconds);
+    const seconds = this.#input.readyTimeoutSeconds ?? Math.max(60, ...limits);
+    const end = performance.now() + seconds * 1000;
+    for (;;) {
+      const containers = await this.#world.engine.containers(this.#input.project);
+      const waiting = this.#expected().map(([service, image]) => stateOf(service, image, containers));
+      const failed = waiting.find((w) => w.state === 'failed');
+      if (failed !== undefined) throw await this.#unhealthy(failed);
+      const late = waiting.find((w) => w.state === 'waiting');
+      if (late === undefined) return;
+      if (performance.now() > end)
+        throw await this.#unhealthy({ ...late, detail: `not healthy after ${seconds} s (${late.detail})` });
+      await sleep(POLL_MS, undefined, signal === undefined ? {} : { signal });
+    }
+  }
+
+  async #unhealthy({ service, detail, container }: Waiting): Promise<SealiftError> {
+    const { home, engine } = this.#world;
+    const secrets = await readEngineKeys(home.releaseFolder(this.#input.release), this.#input.services);
+    const lines =
+      container === undefined ? [] : await engine.logTail(container.id, LOG_LINES).catch(() => []);
+    return new SealiftError('SERVICE_UNHEALTHY', `service ${service} did not start: ${detail}`, {
+      details: lines.map((line) => ['log', withoutSecrets(line, [...secrets.values()])] as const),
+      hint: 'its last words are above; the usual causes are an option that this version does not know, or too little memory',
+    });
+  }
+}
+
+interface Waiting {
+  service: string;
+  state: 'healthy' | 'waiting' | 'failed';
+  detail: string;
+  container: EngineContainer | undefined;
+}
+
+/** Where one service is on its way. The image is compared as well: Compose is told an ID, and this is what it started. */
+export function stateOf(service: string, image: Digest, containers: readonly EngineContainer[]): Waiting {
+  const container = containers.find((c) => c.service === service);
+  const is = (state: Waiting['state'], detail: string): Waiting => ({ service, state, detail, container });
+  if (container === undefined) return is('failed', 'Compose made no container for it');
+  if (container.image !== image)
+    return is('failed', `it runs image ${printable(container.image)}, not the proved ${image}`);
+  if (container.restarts >= MAX_RESTARTS)
+    return is('failed', `it ended ${container.restarts} times, with status ${container.exitCode}`);
+  if (container.state === 'dead' || container.state === 'exited')
+    return is('failed', `it ended with status ${container.exitCode}`);
+  if (container.health === 'unhealthy') return is('failed', 'its health check fails');
+  if (container.state === 'running' && container.health === 'healthy') return is('healthy', 'healthy');
+  return is('waiting', container.state === 'running' ? container.health : container.state);
+}
+
+const isRight = (c: EngineContainer, image: Digest, files: string | undefined, bundle: Digest): boolean =>
+  c.image === image &&
+  c.state === 'running' &&
+  c.health === 'healthy' &&
+  c.labels[BUNDLE_LABEL] === bundle &&
+  c.labels[FILES_LABEL] === files;
+
+/** The label that containers of a compose file carry. */
+async function filesLabel(file: string): Promise<string | undefined> {
+  const text = await readFile(file, 'utf8').catch(() => '');
+  return new RegExp(`${FILES_LABEL}: "?(sha256:[0-9a-f]{64})`).exec(text)?.[1];
+}
+
+/** Stops what was started, unless a release was replaced: that one is started over it, see `undoReturn`. */
+export async function undoService(
+  record: Extract<UndoRecord, { kind: 'service' }>,
+  world: World,
+): Promise<void> {
+  if (record.replaces) return;
+  const file = join(world.home.releaseFolder(record.release), 'compose.yaml');
+  if ((await exists(file)) || (await world.engine.containers(record.project)).length > 0)
+    await world.compose.down((await exists(file)) ? file : undefined, record.project);
+}
+
+/** Starts the release of before again. Its files are back by now, and its images were never taken away. */
+export async function undoReturn(
+  record: Extract<UndoRecord, { kind: 'return' }>,
+  world: World,
+): Promise<void> {
+  if (record.release === undefined) return;
+  await world.compose.up(join(world.home.releaseFolder(record.release), 'compose.yaml'), record.project);
+  await untilAnswering(world, record.project, record.release);
+}
+
+/**
+ * The release of before is back only when it answers again. It has loaded once on this host, with these very
+ * weights, so ten minutes are ample.
+ */
+async function untilAnswering(world: World, project: string, release: string): Promise<void> {
+  const end = performance.now() + RETURN_MS;
+  for (;;) {
+    const containers = await world.engine.containers(project);
+    const late = containers.filter((c) => c.state !== 'running' || c.health !== 'healthy');
+    if (containers.length > 0 && late.length === 0) return;
+    if (performance.now() > end) {
+      const names = late.map((c) => c.service).join(', ');
+      throw new SealiftError(
+        'SERVICE_UNHEALTHY',
+        `${release} was started again, but does not become healthy: ${names}`,
+      );
+    }
+    await sleep(POLL_MS);
+  }
+}
+
+const exists = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
+
+/** The gateway's container in a project. @throws {SealiftError} SMOKE_TEST_FAILED */
+export async function gatewayContainer(
+  engine: EngineClient,
+  project: string,
+  services: readonly Service[],
+): Promise<EngineContainer> {
+  const found = (await engine.containers(project)).find((c) => c.service === gatewayService(services));
+  if (found?.state === 'running') return found;
+  throw new SealiftError('SMOKE_TEST_FAILED', `the gateway of ${project} does not run`);
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * compose.yaml from services. Only keys that Compose 2.26 to 2.40 were seen to obey (oci.md §7). Images are
+ * named by the ID that was proved, never by a tag that somebody could move, and nothing may be pulled. Engines
+ * are on a network without a way out; the gateway is on it too, and on one that the host publishes.
+ */
+import { stringify } from 'yaml';
+import type { Digest } from '../../store/digest.ts';
+import type { Service } from '../engines.ts';
+import { ALIVE_PORT, GATEWAY_PORT, SECRETS_TARGET } from '../gateway.ts';
+import type { Site } from '../site.ts';
+
+export interface ComposeInput {
+  project: string;
+  release: string;
+  bundle: Digest;
+  /** Changes when a file changes that is mounted into a container, so that Compose replaces the container. */
+  files: Digest;
+  services: readonly Service[];
+  /** Proved image IDs by the names that the inventory gives the images. */
+  imageIds: ReadonlyMap<string, Digest>;
+  gatewayImage: string;
+  site: Site;
+  /** Absolute paths. */
+  modelFolders: ReadonlyMap<string, string>;
+  cacheFolder: (service: string, index: number) => string;
+  releaseFolder: string;
+  /** False when the secrets belong to another user than the container's root, who then needs to override that. */
+  ownedByRoot: boolean;
+}
+
+/** Label that ties containers to the bundle that they came from. */
+export const BUNDLE_LABEL = 'dev.sealift.bundle';
+export const RELEASE_LABEL = 'dev.sealift.release';
+export const FILES_LABEL = 'dev.sealift.files';
+
+/** Project names have no dots; names of bundles have no underscores, so two bundles never share a project. */
+export const projectName = (bundleName: string): string => `sealift-${bundleName.replaceAll('.', '_')}`;
+
+/** The gateway's name among the services, which a bundle may have given to one of its own. */
+export function gatewayService(services: readonly Pick<Service, 'name'>[]): string {
+  const names = new Set(services.map(({ name }) => name));
+  let name = 'gateway';
+  while (names.has(name)) name = `${name}-nginx`;
+  return name;
+}
+
+export function renderCompose(input: ComposeInput): string {
+  const gpuOffsets = input.services.map((_, i) =>
+    input.services.slice(0, i).reduce((sum, s) => sum + s.gpus, 0),
+  );
+  const engines = input.services.map(
+    (service, i) => [service.name, engineService(input, service, gpuOffsets[i]!)] as const,
+  );
+  const document = {
+    name: input.project,
+    services: Object.fromEntries([...engines, [gatewayService(input.services), gateway(input)]]),
+    networks: {
+      engines: { internal: true },
+      // Answers to clients leave, new connections from here do not get an address that anybody would answer.
+      edge: { driver_opts: { 'com.docker.network.bridge.enable_ip_masquerade': 'false' } },
+    },
+  };
+  return `# Written by sealift; a new install replaces it.\n${stringify(literal(document), { lineWidth: 0 })}`;
+}
+
+function engineService(input: ComposeInput, service: Service, firstGpu: number): unknown {
+  const caches = service.caches.map(({ target }, i) => ({
+    ...bind(input.cacheFolder(service.name, i), target),
+    read_only: false,
+  }));
+  return {
+    ...base(input, service.image),
+    command: [...service.command],
+    environment: service.env,
+    env_file: [`${input.releaseFolder}/secrets/${service.name}.env`],
+    user: `${service.user.uid}:${service.user.gid}`,
+    networks: ['engines'],
+    volumes: [bind(input.modelFolders.get(service.model)!, service.modelTarget), ...caches],
+    ...(service.shmBytes === undefined ? {} : { shm_size: service.shmBytes }),
+    healthcheck: {
+      test: ['CMD', ...service.healthCommand],
+      interval: '5s',
+      timeout: '5s',
+      retries: 6,
+      start_period: `${service.readyTimeoutSeconds}s`,
+    },
+    ...(service.gpus === 0
+      ? {}
+      : { deploy: { resources: { reservations: { devices: [gpus(firstGpu, service.gpus)] } } } }),
+  };
+}
+
+/** By number, because a mere count would give the first GPUs to every service. */
+const gpus = (first: number, count: number): unknown => ({
+  driver: 'nvidia',
+  device_ids: Array.from({ length: count }, (_, i) => String(first + i)),
+  capabilities: ['gpu'],
+});
+
+function gateway(input: ComposeInput): unknown {
+  const { address, port } = input.site.listen;
+  return {
+    ...base(input, input.gatewayImage),
+    // The image's own entry point edits configuration files; this one has nothing to edit.
+    entrypoint: ['nginx', '-e', 'stderr', '-c', '/etc/nginx/nginx.conf'],
+    command: [],
+    networks: ['engines', 'edge'],
+    ports: [{ target: GATEWAY_PORT, published: String(port), host_ip: address, protocol: 'tcp' }],
+    read_only: true,
+    tmpfs: ['/tmp:mode=1777'],
+    // Master as root, workers as nginx: setuid and setgid for that, chown for the workers' temporary folders.
+    cap_add: ['CHOWN', 'SETGID', 'SETUID', ...(input.ownedByRoot ? [] : ['DAC_OVERRIDE'])],
+    stop_signal: 'SIGQUIT',
+    volumes: [
+      bind(`${input.releaseFolder}/nginx.conf`, '/etc/nginx/nginx.conf'),
+      bind(`${input.releaseFolder}/secrets/gateway`, SECRETS_TARGET),
+    ],
+    healthcheck: {
+      test: [
+        'CMD',
+        'curl',
+        '-q',
+        '--silent',
+        '--fail',
+        '--output',
+        '/dev/null',
+        `http://127.0.0.1:${ALIVE_PORT}/alive`,
+      ],
+      interval: '5s',
+      timeout: '5s',
+      retries: 6,
+      start_period: '30s',
+    },
+  };
+}
+
+function base(input: ComposeInput, image: string): Record<string, unknown> {
+  return {
+    image: input.imageIds.get(image)!,
+    pull_policy: 'never',
+    restart: 'unless-stopped',
+    cap_drop: ['ALL'],
+    security_opt: ['no-new-privileges:true'],
+    logging: { driver: 'json-file', options: { 'max-size': '20m', 'max-file': '5' } },
+    labels: { [BUNDLE_LABEL]: input.bundle, [RELEASE_LABEL]: input.release, [FILES_LABEL]: input.files },
+  };
+}
+
+const bind = (source: string, target: string): Record<string, unknown> => ({
+  type: 'bind',
+  source,
+  target,
+  read_only: true,
+  bind: { create_host_path: false },
+});
+
+/** Compose replaces $NAME in every string; doubled, a dollar stands for itself. */
+function literal(value: unknown): unknown {
+  if (typeof value === 'string') return value.replaceAll('$', '$$$$');
+  if (Array.isArray(value)) return value.map(literal);
+  if (value === null || typeof value !== 'object') return value;
+  return Object.fromEntries(Object.entries(value).map(([key, v]) => [key, literal(v)]));
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What is rendered from an inventory and a site: services, compose.yaml, nginx.conf. nginx itself judges the latter. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parse } from 'yaml';
+import { describe, expect, it } from 'vitest';
+import { Inventory } from '../../src/bundle/inventory.ts';
+import { servicesOf, type Service } from '../../src/install/engines.ts';
+import { renderApiKeys, renderNginx, renderUpstream, SECRETS_TARGET } from '../../src/install/gateway.ts';
+import { parseSite } from '../../src/install/site.ts';
+import {
+  gatewayService,
+  projectName,
+  renderCompose,
+  type ComposeInput,
+} from '../../src/install/targets/compose.ts';
+import type { Digest } from '../../src/store/digest.ts';
+import { makeCertificate } from '../support/stack.ts';
+import { findCommand, run, tempDir } from '../support/workspace.ts';
+import { siteText } from './rig.ts';
+
+const digest = (c: string): Digest => `sha256:${c.repeat(64)}`;
+const site = parseSite(siteText(8443), 'site.yaml');
+
+function inventory(services: object[], gateway = true): Inventory {
+  return Inventory.parse({
+    apiVersion: 'sealift.dev/v1',
+    kind: 'Inventory',
+    name: 'demo.one',
+    version: '1.0.0',
+    platform: 'linux/amd64',
+    created: '2026-11-23T10:00:00Z',
+    images: [],
+    models: [],
+    configs: [],
+    services,
+    ...(gateway ? { gateway: { image: 'gateway' } } : {}),
+  });
+}
+
+const chat = { name: 'chat', engine: 'vllm', image: 'engine', model: 'tiny' };
+const servicesFrom = (...specs: object[]): Service[] => servicesOf(inventory(specs));
+
+describe('the row of vllm', () => {
+  const args = (options: object, gpus = 0): readonly string[] =>
+    servicesFrom({ ...chat, gpus, options })[0]!.command;
+
+  it('gives the model first, then its own options, then those of the bundle', () => {
+    expect(
+      args({
+        'max-model-len': 8192,
+        'enable-auto-tool-choice': true,
+        'enable-prefix-caching': false,
+        seed: -1,
+      }),
+    ).toEqual([
+      ...['/models/tiny', '--host', '0.0.0.0', '--port', '8000', '--served-model-name', 'tiny'],
+      ...['--max-model-len', '8192', '--enable-auto-tool-choice', '--no-enable-prefix-caching', '--seed=-1'],
+    ]);
+  });
+
+  it('uses all GPUs of the service, unless the bundle says how', () => {
+    expect(args({}, 4).join(' ')).toContain('--tensor-parallel-size 4');
+    expect(args({}, 1).join(' ')).not.toContain('parallel');
+    expect(args({ 'pipeline-parallel-size': 4 }, 4).join(' ')).not.toContain('tensor-parallel');
+    expect(servicesFrom({ ...chat, gpus: 2 })[0]!.shmBytes).toBeGreaterThan(2 ** 30);
+  });
+
+  it('keeps the engine off the hub', () => {
+    expect(servicesFrom(chat)[0]!.env).toMatchObject({
+      HF_HUB_OFFLINE: '1',
+      TRANSFORMERS_OFFLINE: '1',
+      VLLM_NO_USAGE_STATS: '1',
+    });
+  });
+
+  it.each(['host', 'port', 'api-key', 'served-model-name', 'model'])(
+    'does not let a bundle set %s',
+    (option) => {
+      expect(() => servicesFrom({ ...chat, options: { [option]: 'x' } })).toThrow(
+        expect.objectContaining({ code: 'SERVICE_UNSUPPORTED' }),
+      );
+    },
+  );
+});
+
+describe('services that cannot be run', () => {
+  it('name the rows there are', () => {
+    expect(() => servicesFrom({ ...chat, engine: 'tgi' })).toThrow(
+      expect.objectContaining({
+        code: 'SERVICE_UNSUPPORTED',
+        message: expect.stringContaining("'tgi'"),
+        hint: 'it knows: vllm',
+      }),
+    );
+    expect(() => servicesFrom({ ...chat, engine: 'constructor' })).toThrow(
+      expect.objectContaining({ code: 'SERVICE_UNSUPPORTED' }),
+    );
+  });
+
+  it('are refused without a gateway', () => {
+    expect(() => servicesOf(inventory([chat], false))).toThrow(
+      expect.objectContaining({ code: 'SERVICE_UNSUPPORTED' }),
+    );
+  });
+
+  it('a new engine needs only a row', () => {
+    const row = { reserved: [], service: () => ({ ...servicesFrom(chat)[0]!, engine: 'other', port: 9 }) };
+    expect(servicesOf(inventory([{ ...chat, engine: 'other' }]), { other: row })[0]).toMatchObject({
+      engine: 'other',
+      port: 9,
+    });
+  });
+});
+
+const composeInput = (services: Service[], more: Partial<ComposeInput> = {}): ComposeInput => ({
+  project: 'sealift-demo',
+  release: 'demo-1.0.0',
+  bundle: digest('b'),
+  files: digest('f'),
+  services,
+  imageIds: new Map([
+    ['engine', digest('e')],
+    ['gateway', digest('a')],
+  ]),
+  gatewayImage: 'gateway',
+  site,
+  modelFolders: new Map([['tiny', '/home/models/tiny/c']]),
+  cacheFolder: (service, i) => `/home/caches/demo/${service}-${i}`,
+  releaseFolder: '/home/releases/demo-1.0.0',
+  ownedByRoot: true,
+  ...more,
+});
+
+interface Rendered {
+  services: Record<string, Record<string, unknown>>;
+  networks: Record<string, Record<string, unknown>>;
+}
+const rendered = (...args: Parameters<typeof composeInput>): Rendered =>
+  parse(renderCompose(composeInput(...args))) as Rendered;
+
+describe('compose.yaml', () => {
+  const file = rendered(servicesFrom(chat));
+
+  it('starts proved images only, and never pulls', () => {
+    for (const service of Object.values(file.services))
+      expect(service).toMatchObject({ pull_policy: 'never', cap_drop: ['ALL'] });
+    expect(file.services['chat']!['image']).toBe(digest('e'));
+    expect(file.services['gateway']!['image']).toBe(digest('a'));
+  });
+
+  it('gives engines a network without a way out, and publishes the gateway alone', () => {
+    expect(file.networks['engines']).toEqual({ internal: true });
+    expect(file.services['chat']).toMatchObject({ networks: ['engines'], user: '2000:0' });
+    expect(file.services['chat']).not.toHaveProperty('ports');
+    expect(file.services['gateway']).toMatchObject({ networks: ['engines', 'edge'], read_only: true });
+    expect(file.services['gateway']!['ports']).toEqual([
+      { target: 8443, published: '8443', host_ip: '127.0.0.1', protocol: 'tcp' },
+    ]);
+  });
+
+  it('mounts the model read-only and refuses to make up a missing folder', () => {
+    expect(file.services['chat']!['volumes']).toContainEqual({
+      type: 'bind',
+      source: '/home/models/tiny/c',
+      target: '/models/tiny',
+      read_only: true,
+      bind: { create_host_path: false },
+    });
+  });
+
+  it('gives every service GPUs of its own', () => {
+    const two = rendered(servicesFrom({ ...chat, gpus: 2 }, { ...chat, name: 'embed', gpus: 1 }));
+    const devices = (name: string): unknown =>
+      (
+        two.services[name] as {
+          deploy: { resources: { reservations: { devices: { device_ids: string[] }[] } } };
+        }
+      ).deploy.resources.reservations.devices[0]!.device_ids;
+    expect([devices('chat'), devices('embed')]).toEqual([['0', '1'], ['2']]);
+  });
+
+  it('lets no dollar of a bundle be replaced by Compose', () => {
+    const text = renderCompose(
+      composeInput(servicesFrom({ ...chat, options: { 'chat-template': '${HOME} $PATH $$' } })),
+    );
+    expect(text).toContain('$${HOME} $$PATH $$$$');
+  });
+
+  it('holds no secret', () => {
+    expect(renderCompose(composeInput(servicesFrom(chat)))).not.toMatch(/API_KEY=|Bearer/);
+  });
+
+  it('names project and gateway so that nothing collides', () => {
+    expect([projectName('a.b'), projectName('a-b')]).toEqual(['sealift-a_b', 'sealift-a-b']);
+    expect(gatewayService([{ name: 'gateway' }])).toBe('gateway-nginx');
+  });
+});
+
+/** The rendered file as the host's nginx sees it: paths and user of this machine, everything else as it is. */
+async function nginxSays(services: Service[], more = ''): Promise<string> {
+  const dir = tempDir('nginx');
+  mkdirSync(join(dir, 'secrets'));
+  await makeCertificate(join(dir, 'secrets/tls.crt'), join(dir, 'secrets/tls.key'));
+  writeFileSync(
+    join(dir, 'secrets/api-keys.conf'),
+    renderApiKeys([{ name: 'default', key: 'sk-a.b+c/d_e~f-0123456789==' }]),
+  );
+  for (const { name } of services)
+    writeFileSync(join(dir, `secrets/upstream-${name}.conf`), renderUpstream('0'.repeat(64)));
+  const conf = renderNginx(services, parseSite(siteText(8443, more), 'site.yaml'))
+    .replace(/ \/tmp\//g, ` ${dir}/`)
+    .replaceAll(SECRETS_TARGET, join(dir, 'secrets'))
+    .replace('/dev/stdout', join(dir, 'access.log')) // here stdout may be a socket, which nginx cannot open
+    .replace('user nginx;', 'user root;');
+  writeFileSync(join(dir, 'nginx.conf'), conf);
+  const ran = await run(findCommand('nginx')!, ['-t', '-e', 'stderr', '-c', join(dir, 'nginx.conf')]);
+  expect(ran.code, ran.stderr).toBe(0);
+  return conf;
+}
+
+describe('nginx.conf', () => {
+  it('is accepted by nginx', async () => {
+    const conf = await nginxSays(servicesFrom(chat), 'metrics: { allow: [10.0.0.0/8, "fd00::/8"] }');
+    expect(conf).toContain('allow 10.0.0.0/8;');
+    expect(conf).toContain('server_tokens off;');
+  });
+
+  it('gives more than one service a path each', async () => {
+    const conf = await nginxSays(servicesFrom(chat, { ...chat, name: 'embed.v2' }));
+    for (const path of ['/v1/models', '/chat/v1/models', '/embed.v2/v1/models', '/embed.v2/health'])
+      expect(conf).toContain(`location = ${path} {`);
+    expect(conf.match(/location = \/v1\/models /g)).toHaveLength(1);
+  });
+
+  it('lets through what the engine row lists, and nothing else', async () => {
+    const conf = await nginxSays(servicesFrom(chat));
+    const paths = [...conf.matchAll(/location = (\S+) \{/g)].map((m) => m[1]);
+    expect(paths.toSorted()).toEqual([
+      '/alive',
+      '/health',
+      '/metrics',
+      '/v1/chat/completions',
+      '/v1/completions',
+      '/v1/embeddings',
+      '/v1/models',
+    ]);
+    expect(conf).toContain('location / { return 404; }');
+  });
+
+  it('refuses a name that could end a directive', () => {
+    expect(() => renderNginx([{ ...servicesFrom(chat)[0]!, name: 'a; return 200' }], site)).toThrow(
+      TypeError,
+    );
+  });
+
+  it('compares keys exactly, not by a map that ignores case', () => {
+    expect(renderApiKeys([{ name: 'a', key: 'Key.With+Signs0123456789' }])).toBe(
+      '"~^[Bb]earer +Key[.]With[+]Signs0123456789$" a;\n',
+    );
+  });
+});

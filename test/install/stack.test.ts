@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The whole of an install on a real engine: services, gateway, smoke test, upgrade, return, uninstall. */
+import { writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { tinyAnswer, tinyModel } from '../../fixtures/model.ts';
+import { EngineClient } from '../../src/install/engine-client.ts';
+import { servicesOf } from '../../src/install/engines.ts';
+import type { Home } from '../../src/install/home.ts';
+import { readJournal } from '../../src/install/journal.ts';
+import { parseSite, readApiKeys } from '../../src/install/site.ts';
+import { smokeTest } from '../../src/install/smoke.ts';
+import { readStatus } from '../../src/install/status.ts';
+import { uninstall } from '../../src/install/uninstall.ts';
+import { startDocker, type DockerEngine } from '../support/docker.ts';
+import { assembleImages, type Layouts } from '../support/images.ts';
+import { HOST_NAME, makeCertificate } from '../support/stack.ts';
+import { run, runOk, tempDir, type RunResult } from '../support/workspace.ts';
+import {
+  CHAT,
+  installer,
+  makeBundle,
+  makeHome,
+  siteText,
+  type BundleSpec,
+  type Installer,
+  type RigBundle,
+} from './rig.ts';
+
+let engine: DockerEngine;
+let layouts: Layouts;
+let home: Home;
+let port: number;
+let me: Installer;
+let key: string;
+
+beforeAll(async () => {
+  const work = tempDir('stack');
+  layouts = await assembleImages(join(work, 'images'));
+  engine = await startDocker({ dir: join(work, 'engine') });
+  ({ home, port } = await makeHome());
+  me = installer(home, engine.socket);
+}, 120_000);
+
+afterAll(async () => {
+  await engine?.stop();
+}, 60_000);
+
+const stackBundle = (spec: Partial<BundleSpec> = {}): Promise<RigBundle> =>
+  makeBundle({
+    images: [
+      { name: 'engine', ref: 'docker.io/vllm/vllm-openai:v0.27.1', layout: layouts.engine },
+      { name: 'gateway', ref: 'docker.io/library/nginx:1.29-alpine', layout: layouts.gateway },
+    ],
+    more: CHAT,
+    ...spec,
+  });
+
+const docker = (...args: string[]): Promise<string> => runOk('docker', ['-H', engine.host, ...args]);
+
+/** What a client of the host gets; the last line is the status. */
+function ask(path: string, ...more: string[]): Promise<RunResult> {
+  const url = `https://${HOST_NAME}:${port}${path}`;
+  const trust = ['--cacert', home.path('tls/server.crt'), '--resolve', `${HOST_NAME}:${port}:127.0.0.1`];
+  return run('curl', ['-sS', ...trust, '-w', '\n%{http_code}', ...more, url]);
+}
+
+const chat = async (more: object = {}, token = key): Promise<string> => {
+  const body = JSON.stringify({ model: 'tiny', messages: [{ role: 'user', content: 'hello' }], ...more });
+  return (
+    await ask(
+      '/v1/chat/completions',
+      '-H',
+      `Authorization: Bearer ${token}`,
+      '-H',
+      'Content-Type: application/json',
+      '-d',
+      body,
+    )
+  ).stdout;
+};
+
+it('starts the services and lets a model answer through https and nginx', async () => {
+  const receipt = await me.install(await stackBundle());
+  expect(receipt.smoke).toEqual([
+    { service: 'chat', model: 'tiny', answer: expect.stringContaining(tinyAnswer) as string },
+  ]);
+  expect(receipt.gateway).toMatchObject({ url: `https://${HOST_NAME}:${port}`, project: 'sealift-demo' });
+  key = (await readApiKeys(home.apiKeysFile))![0]!.key;
+  expect(await chat()).toContain(tinyAnswer);
+  expect(await readStatus({ home, socket: engine.socket })).toMatchObject({
+    drift: [],
+    unfinished: undefined,
+  });
+}, 90_000);
+
+it('streams tokens as they come', async () => {
+  const answer = await chat({ stream: true });
+  expect(answer.match(/^data: /gm)!.length).toBeGreaterThan(5);
+  expect(answer).toContain('data: [DONE]');
+});
+
+it.each([
+  ['/v1/models', 'no key', [], '401'],
+  ['/v1/models', 'a wrong key', ['-H', 'Authorization: Bearer sk-0000000000000000000000000000'], '401'],
+  ['/health', 'no key', [], '200'],
+  ['/metrics', 'no network that may', [], '403'],
+  ['/pause', 'no such path', [], '404'],
+  ['/v1/chat/completions', 'the wrong method', ['-X', 'PUT'], '401'],
+])('answers %s with %s as JSON', async (path, _, more, status) => {
+  const { stdout } = await ask(path, ...more);
+  expect(stdout.split('\n').at(-1)).toBe(status);
+  if (status !== '200') expect(JSON.parse(stdout.slice(0, -4))).toHaveProperty('error.message');
+});
+
+it('compares keys with their case', async () => {
+  expect((await chat({}, key)).split('\n').at(-1)).toBe('200');
+  expect((await chat({}, key.toUpperCase())).split('\n').at(-1)).toBe('401');
+});
+
+it('shows no secret to whoever may look at files, processes or logs', async () => {
+  const engineKey = /=([0-9a-f]{64})/.exec(
+    await readFile(home.path('current/secrets/chat.env'), 'utf8'),
+  )![1]!;
+  const shown = [
+    await docker('logs', 'sealift-demo-gateway-1'),
+    await docker('logs', 'sealift-demo-chat-1'),
+    await docker('top', 'sealift-demo-chat-1'),
+    await readFile(home.path('current/compose.yaml'), 'utf8'),
+    await readFile(home.path('current/nginx.conf'), 'utf8'),
+    await readFile(home.path('current/receipt.json'), 'utf8'),
+    JSON.stringify(me.events),
+  ].join('\n');
+  expect(shown).not.toContain(key);
+  expect(shown).not.toContain(engineKey);
+  expect(shown).toContain('"key":"default"'); // the access log names the key
+  expect(shown).not.toContain('hello');
+});
+
+it('gives engines no way out, and the gateway few rights', async () => {
+  const inspect = async (name: string, format: string): Promise<string> =>
+    (await docker('inspect', '--format', format, name)).trim();
+  expect(
+    await inspect('sealift-demo-chat-1', '{{range $n, $_ := .NetworkSettings.Networks}}{{$n}} {{end}}'),
+  ).toBe('sealift-demo_engines');
+  expect(
+    (await docker('network', 'inspect', '--format', '{{.Internal}}', 'sealift-demo_engines')).trim(),
+  ).toBe('true');
+  expect(await inspect('sealift-demo-chat-1', '{{.Config.User}} {{.HostConfig.CapDrop}}')).toBe(
+    '2000:0 [ALL]',
+  );
+  expect(
+    await inspect(
+      'sealift-demo-gateway-1',
+      '{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapAdd}} {{.HostConfig.SecurityOpt}}',
+    ),
+  ).toBe('true [CHOWN SETGID SETUID] [no-new-privileges:true]');
+  const processes = await docker('top', 'sealift-demo-gateway-1', '-eo', 'pid,uid,args');
+  expect(/(\d+) nginx: worker/.exec(processes)![1]).toBe('101');
+});
+
+it('the smoke test demands the very certificate of site.yaml', async () => {
+  const client = await EngineClient.connect(engine.socket);
+  const opened = await (await stackBundle()).open();
+  const services = servicesOf(opened.inventory);
+  const site = parseSite(siteText(port), 'site.yaml');
+  const tls = { publicKeyPin: Buffer.alloc(32).toString('base64') };
+  const input = {
+    engine: client,
+    project: 'sealift-demo',
+    services,
+    site,
+    tls,
+    apiKey: { name: 'default', key },
+  };
+  await expect(smokeTest(input)).rejects.toMatchObject({
+    code: 'SMOKE_TEST_FAILED',
+    message: expect.stringContaining('curl') as string,
+  });
+  await opened.close();
+});
+
+it('replaces the release with its successor', async () => {
+  const next = await stackBundle({
+    version: '1.1.0',
+    model: tinyModel({ answer: 'I am the next one.' }),
+    more: { ...CHAT },
+  });
+  const receipt = await me.install(next);
+  expect(receipt.smoke[0]!.answer).toContain('I am the next one.');
+  expect(await home.current()).toBe('demo-1.1.0');
+  expect(await home.releases()).toEqual(['demo-1.0.0', 'demo-1.1.0']);
+  expect(await chat()).toContain('I am the next one.');
+}, 90_000);
+
+it('returns to the release before when its successor does not start', async () => {
+  const more = { ...CHAT, services: [{ ...CHAT.services![0]!, options: { 'no-such-flag': true } }] };
+  const broken = await stackBundle({ version: '1.2.0', more, model: tinyModel({ seed: 5 }) });
+  const error = await me.install(broken).catch((e: unknown) => e as Error & { details: [string, string][] });
+  expect(error).toMatchObject({ code: 'SERVICE_UNHEALTHY' });
+  expect(JSON.stringify((error as { details: unknown }).details)).toContain('no-such-flag');
+  expect(await home.current()).toBe('demo-1.1.0');
+  expect(await home.releases()).toEqual(['demo-1.0.0', 'demo-1.1.0']);
+  expect((await home.installed()).get('demo')?.version).toBe('1.1.0');
+  expect(await readJournal(home)).toBeUndefined();
+  await expect.poll(() => chat(), { timeout: 20_000, interval: 500 }).toContain('I am the next one.');
+}, 120_000);
+
+it('a new certificate takes effect when the same bundle is installed again; a bad one changes nothing', async () => {
+  const same = await stackBundle({ version: '1.1.0', model: tinyModel({ answer: 'I am the next one.' }) });
+  await makeCertificate(home.path('tls/server.crt'), home.path('tls/server.key'));
+  expect((await chat()).split('\n').at(-1)).toBe('000'); // curl trusts the new one, the gateway shows the old one
+  const receipt = await me.install(same);
+  expect(receipt.steps.filter((s) => s.outcome === 'done').map((s) => s.id.split(':')[0])).toEqual([
+    'files',
+    'service',
+    'smoke',
+    'current',
+  ]);
+  expect(await chat()).toContain('I am the next one.');
+}, 90_000);
+
+it('says how what runs differs from the receipt', async () => {
+  await docker('stop', '--time', '0', 'sealift-demo-chat-1');
+  const { drift } = await readStatus({ home, socket: engine.socket });
+  expect(drift).toEqual(['service chat is exited']);
+});
+
+it('repairs what was stopped', async () => {
+  const same = await stackBundle({ version: '1.1.0', model: tinyModel({ answer: 'I am the next one.' }) });
+  const receipt = await me.install(same);
+  expect(receipt.steps.filter((s) => s.outcome === 'done').map((s) => s.id.split(':')[0])).toEqual([
+    'service',
+    'smoke',
+    'current',
+  ]);
+}, 90_000);
+
+it('refuses a port that another program holds, and not the one that it holds itself', async () => {
+  const { createServer } = await import('node:net');
+  const server = createServer();
+  const taken = await new Promise<number>((done) =>
+    server.listen(0, '127.0.0.1', () => done((server.address() as { port: number }).port)),
+  );
+  writeFileSync(home.siteFile, siteText(taken));
+  await expect(me.install(await stackBundle({ version: '1.3.0' }))).rejects.toMatchObject({
+    code: 'PORT_TAKEN',
+  });
+  await new Promise((done) => server.close(done));
+  writeFileSync(home.siteFile, siteText(port));
+});
+
+it('leaves nothing running and nothing placed when it is uninstalled', async () => {
+  await uninstall({ ...me.input, release: 'demo-1.0.0' });
+  expect(await chat()).toContain('I am the next one.');
+  await uninstall(me.input);
+  expect(await docker('ps', '--all', '--quiet')).toBe('');
+  expect(await docker('images', '--all', '--quiet')).toBe('');
+  expect(await docker('network', 'ls', '--filter', 'label=com.docker.compose.project', '--quiet')).toBe('');
+  expect((await runOk('find', [home.root, '-type', 'f'])).trim().split('\n').toSorted()).toEqual(
+    ['installed.json', 'secrets/api-keys', 'site.yaml', 'tls/server.crt', 'tls/server.key'].map((name) =>
+      home.path(name),
+    ),
+  );
+}, 60_000);
