@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The demo; scripts/demo sets up and builds before. Every command is printed as a person would type it. */
 import { spawn } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { composePath, dockerAvailable, startDocker, type DockerEngine } from '../test/support/docker.ts';
 import {
   HOST_NAME,
-  makeKeys,
   PROGRAM,
   provisionHome,
   startStaging,
   type Staging,
+  engineFlags,
+  startHubOnly,
 } from '../test/support/stack.ts';
 import { findCommand, freePort, repoRoot, run } from '../test/support/workspace.ts';
 
@@ -20,41 +21,37 @@ const work = mkdtempSync(join(repoRoot, '.cache/demo-'));
 const say = (text: string): void => console.log(`\n\u001b[1m== ${text}\u001b[0m`);
 
 /** Runs a program in the demo's folder, showing the command and all it prints. */
-function show(command: string, args: string[], env: NodeJS.ProcessEnv = process.env): Promise<void> {
+function show(command: string, args: string[]): Promise<void> {
   const typed = command === process.execPath ? ['sealift', ...args.slice(1)] : [command, ...args];
   console.log(`$ ${typed.map((word) => (/[^\w@%+=:,./-]/.test(word) ? `'${word}'` : word)).join(' ')}`);
   return new Promise((done, fail) => {
-    const child = spawn(command, args, { cwd: work, env, stdio: ['ignore', 'inherit', 'inherit'] });
+    const child = spawn(command, args, { cwd: work, stdio: ['ignore', 'inherit', 'inherit'] });
     child.once('error', fail);
     child.once('exit', (code) => (code === 0 ? done() : fail(new Error(`${typed[0]} ended with ${code}`))));
   });
 }
 
 const outside = (...args: string[]): Promise<void> => show(process.execPath, [PROGRAM.outside, ...args]);
+const inside = (...args: string[]): Promise<void> => show(process.execPath, [PROGRAM.inside, ...args]);
 
-async function stagingSide(staging: Staging): Promise<void> {
+/** The manifest of the demo; without a registry the images come from OCI layouts, with the same references. */
+function writeManifest(fromLayouts: boolean): void {
+  const text = readFileSync(join(repoRoot, 'manifests/demo.yaml'), 'utf8');
+  const image = /^ {2}(\w+):\n {4}from: (docker\.io\/.*)$/gm;
+  const local = text.replace(image, "  $1:\n    from: 'oci:./staging/images/$1'\n    as: $2");
+  writeFileSync(join(work, 'demo.yaml'), fromLayouts ? local : text);
+}
+
+async function stagingSide(flags: string[]): Promise<void> {
   say('Outside, on the staging box: who signs');
-  await makeKeys(work);
-  console.log('$ sealift keygen -o release.key --passphrase-file release.passphrase');
+  writeFileSync(join(work, 'passphrase'), 'correct horse battery staple\n', { mode: 0o600 });
+  const key = ['--passphrase-file', 'passphrase'];
+  await outside('keygen', '-o', 'release.key', ...key);
   say('What is asked for, and what that is today: the lock');
-  copyFileSync(join(repoRoot, 'manifests/demo.yaml'), join(work, 'demo.yaml'));
-  for (const file of ['prometheus.yml']) {
-    if (existsSync(join(repoRoot, 'manifests', file)))
-      copyFileSync(join(repoRoot, 'manifests', file), join(work, file));
-  }
-  await outside('lock', 'demo.yaml', ...staging.flags);
+  await outside('lock', 'demo.yaml', ...flags);
   say('One signed, content-addressed tarball');
-  await outside(
-    'build',
-    'demo.yaml',
-    '-o',
-    'demo.sealift.tar',
-    '--key',
-    'release.key',
-    '--passphrase-file',
-    'release.passphrase',
-    ...staging.flags,
-  );
+  await outside('build', 'demo.yaml', '-o', 'demo.sealift.tar', '--key', 'release.key', ...key, ...flags);
+  await outside('inspect', 'demo.sealift.tar');
 }
 
 async function auditorSide(): Promise<void> {
@@ -71,29 +68,26 @@ async function auditorSide(): Promise<void> {
 
 async function enclaveSide(engine: DockerEngine): Promise<void> {
   const home = join(work, 'enclave');
-  const port = await freePort();
-  const env = { ...process.env, ...engine.composeEnv };
-  const inside = (...args: string[]): Promise<void> =>
-    show(process.execPath, [PROGRAM.inside, ...args, '--home', 'enclave'], env);
+  const where = ['--home', 'enclave', ...engineFlags(engine)];
   say('Inside, in the enclave: install');
-  await provisionHome(home, [readFileSync(join(work, 'release.pub'), 'utf8')], port);
   try {
-    await inside('install', 'demo.sealift.tar', '--yes', ...engineFlags(engine));
-    await inside('status', ...engineFlags(engine));
-    await ask(home, port);
+    await inside('install', 'demo.sealift.tar', '--yes', ...where);
+    await inside('status', ...where);
+    await ask(home);
   } finally {
     say('And away again');
-    await inside('uninstall', '--yes', ...engineFlags(engine));
+    await inside('uninstall', '--yes', ...where);
   }
 }
 
 /** A user's request, from outside the containers: https, nginx, engine, model. */
-async function ask(home: string, port: number): Promise<void> {
+async function ask(home: string): Promise<void> {
+  const port = Number(/port: (\d+)/.exec(readFileSync(join(home, 'site.yaml'), 'utf8'))?.[1]);
   say(`A question through https://${HOST_NAME}:${port}`);
   const keyFile = join(home, 'secrets/api-keys');
   const key = readFileSync(keyFile, 'utf8').trim().split(/\s+/).at(-1) ?? '';
   const body = JSON.stringify({
-    model: 'chat',
+    model: 'tiny-chat',
     messages: [{ role: 'user', content: 'Are you the model that left the hub?' }],
   });
   const flags = ['--silent', '--show-error', '--fail', '--cacert', join(home, 'tls/server.crt')];
@@ -110,37 +104,37 @@ async function ask(home: string, port: number): Promise<void> {
 
 let answered = '';
 
-async function main(): Promise<void> {
-  const missing = ['docker-registry', 'skopeo', 'nginx', 'openssl'].filter(
-    (command) => findCommand(command) === undefined,
+/** Registry and hub; without the programs for a registry, only the hub. */
+function startSources(): Promise<Pick<Staging, 'flags' | 'stop'>> {
+  const missing = ['docker-registry', 'skopeo', 'nginx', 'curl'].filter(
+    (name) => findCommand(name) === undefined,
   );
-  if (missing.length > 0)
-    throw new Error(
-      `the demo cannot make its registry without ${missing.join(', ')}: run it as root on Debian once`,
-    );
-  const staging = await startStaging(join(work, 'staging'));
+  writeManifest(missing.length > 0);
+  if (missing.length === 0) return startStaging(join(work, 'staging'));
+  say(`Without a registry, because ${missing.join(', ')} cannot be had here: images come from OCI layouts`);
+  return startHubOnly(join(work, 'staging'));
+}
+
+async function main(): Promise<void> {
+  const sources = await startSources();
   try {
-    await stagingSide(staging);
+    await stagingSide(sources.flags);
   } finally {
-    await staging.stop();
+    await sources.stop();
   }
-  await outside('inspect', 'demo.sealift.tar');
   await auditorSide();
-  const home = join(work, 'enclave');
-  await provisionHome(home, [readFileSync(join(work, 'release.pub'), 'utf8')], 8443);
-  say('Verify: signatures, policy, structure, and every byte');
-  await show(process.execPath, [
-    PROGRAM.inside,
-    'verify',
-    'demo.sealift.tar',
-    '--policy',
-    'enclave/trust.yaml',
-  ]);
+  await provisionHome(
+    join(work, 'enclave'),
+    [readFileSync(join(work, 'release.pub'), 'utf8')],
+    await freePort(),
+  );
+  say('Inside: verify signatures, policy, structure, and every byte');
+  await inside('verify', 'demo.sealift.tar', '--policy', 'enclave/trust.yaml');
   const reason =
     dockerAvailable() ??
     (composePath() === undefined ? 'no Compose v2 (scripts/setup installs it)' : undefined);
   if (reason !== undefined)
-    return say(`Skipped: install, because there is no container engine to be had here: ${reason}`);
+    return say(`Skipped: install. No container engine can be started here: ${reason}`);
   const engine = await startDocker({ dir: join(work, 'engine') });
   try {
     await enclaveSide(engine);

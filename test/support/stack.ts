@@ -4,7 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { tinyModel, type ModelFiles } from '../../fixtures/model.ts';
 import { startHub, type HubFixture } from './hub.ts';
-import { assembleImages, pushImages } from './images.ts';
+import { assembleImages, pushImages, tinyImage } from './images.ts';
 import { composePath, type DockerEngine } from './docker.ts';
 import { startRegistry, type Registry } from './registry.ts';
 import { repoRoot, run, runOk, type RunOptions, type RunResult } from './workspace.ts';
@@ -37,6 +37,14 @@ export async function startStaging(dir: string, files: ModelFiles = tinyModel())
       await registry.stop();
     },
   };
+}
+
+/** Only the hub, and the images as OCI layouts under `dir`/images: for machines without a registry. */
+export async function startHubOnly(dir: string): Promise<Pick<Staging, 'flags' | 'stop'>> {
+  for (const name of ['engine', 'gateway'])
+    tinyImage({ name, payload: `stand-in for the ${name}\n`, dir: join(dir, 'images', name) });
+  const hub = await startHub({ models: [{ name: MODEL, files: tinyModel() }] });
+  return { flags: ['--hub', hub.url, '--store', join(dir, 'store')], stop: () => hub.stop() };
 }
 
 /** The built programs; scripts/build.ts makes them. */

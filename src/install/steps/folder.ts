@@ -11,7 +11,6 @@ import { hexOf, type Digest, type Expected } from '../../store/digest.ts';
 import { fsyncDir } from '../../store/files.ts';
 import type { Store } from '../../store/store.ts';
 import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';
-import { bytesText } from '../text.ts';
 
 export interface FolderFile extends Expected {
   path: string;
@@ -63,7 +62,7 @@ export class FolderStep implements Step {
 
   describe(): string {
     const { label, files, path } = this.#spec;
-    return `place ${label}: ${files.length} files in ${path} (${bytesText(this.bytes)} to copy)`;
+    return `place ${label}: ${files.length} files in ${path}`;
   }
 
   async check(): Promise<StepState> {

@@ -10,7 +10,6 @@ import type { Digest } from '../../store/digest.ts';
 import { imageArchive, imageBytes, type ArchiveSource } from '../archive.ts';
 import type { EngineImage, StoreKind } from '../engine-client.ts';
 import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';
-import { bytesText } from '../text.ts';
 
 /** The image ID that an engine must report for a signed image. */
 export const expectedId = (image: VerifiedImage, store: StoreKind): Digest =>
@@ -43,7 +42,7 @@ export class ImageStep implements Step {
   }
 
   describe(): string {
-    return `load image ${this.#image.ref} (${bytesText(this.bytes)})`;
+    return `load image ${this.#image.ref}`;
   }
 
   /** @throws {SealiftError} TAG_CONFLICT when the tag stands on another image */
