@@ -7,7 +7,7 @@
  */
 import { SealiftError } from '../errors.ts';
 import { canonicalJson } from '../json.ts';
-import { digestOf, hexOf, type Digest, type Expected } from '../store/digest.ts';
+import { digestOf, type Digest, type Expected } from '../store/digest.ts';
 import type { Descriptor, Inventory } from './inventory.ts';
 import type { ImageManifest } from './oci.ts';
 import { blobName } from './sums.ts';
@@ -185,6 +185,3 @@ function modelFileKind(path: string): 'weight' | 'weight.config' | 'doc' | 'code
   if (/^(licen[cs]e|notice|readme|copying)/i.test(name) || /\.(md|txt|pdf|rst)$/i.test(name)) return 'doc';
   return 'weight.config';
 }
-
-/** Short form for messages. */
-export const shortDigest = (digest: Digest): string => hexOf(digest).slice(0, 12);

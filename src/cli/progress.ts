@@ -79,7 +79,8 @@ class PlainProgress implements Progress {
 
 const isSmall = (bytes: number | undefined): boolean => bytes !== undefined && bytes < SMALL_BYTES;
 
-const sized = (bytes: number | undefined): string => (bytes === undefined || bytes === 0 ? '' : ` (${formatBytes(bytes)})`);
+const sized = (bytes: number | undefined): string =>
+  bytes === undefined || bytes === 0 ? '' : ` (${formatBytes(bytes)})`;
 
 function endLine(item: Item, end: Extract<SealiftEvent, { type: 'item-end' }>): string {
   const ms = performance.now() - item.startedAt;

@@ -88,7 +88,12 @@ describe('members', () => {
     ],
     [
       'a blob that is longer than its descriptor',
-      (m) => m.splice(lastBlob, 1, member(m[lastBlob]!.name, `${m[lastBlob]!.content}+`)),
+      (m) =>
+        m.splice(
+          lastBlob,
+          1,
+          member(m[lastBlob]!.name, Buffer.concat([m[lastBlob]!.content, Buffer.from('+')])),
+        ),
     ],
   ])('%s', async (_, edit) => {
     expect(await edited(edit)).toMatch(/^(BUNDLE_MALFORMED|BUNDLE_INCOMPLETE)$/);
