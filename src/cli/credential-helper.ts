@@ -1,20 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { RunHelper } from '../build/sources/credentials.ts';
-import type { Io } from './context.ts';
+import { SealiftError } from '../errors.ts';
+import { run } from '../install/host.ts';
+import { dockerConfigFolder, type Io } from './context.ts';
 
-/** What a helper says when it has nothing (docker-credential-helpers, credentials/error.go). */
-const NOT_FOUND = { exitCode: 1, stdout: 'credentials not found in native keychain' };
+/** A helper may have to unlock a keychain, but nobody is there to answer a question for longer than this. */
+const HELPER_MS = 30_000;
 
 /**
- * Stands in for docker-credential-X: `install/host.ts`, the only place that starts processes, cannot give a
- * process its stdin yet. The registry is asked without credentials, and the person is told why.
+ * Runs docker-credential-X as docker does (docker-credential-helpers, client/client.go): `get`, with the registry
+ * on its stdin. What it says may be a password, so none of it enters a message.
  */
-export function runCredentialHelper({ emit }: Io): RunHelper {
-  const told = new Set<string>();
+export function runCredentialHelper({ env }: Pick<Io, 'env'>): RunHelper {
+  const { PATH, HOME } = env;
+  const seen = {
+    ...(PATH === undefined ? {} : { PATH }),
+    ...(HOME === undefined ? {} : { HOME }),
+    DOCKER_CONFIG: dockerConfigFolder(env),
+  };
   return async (program, registry) => {
-    const message = `${program} is not asked: credentials for ${registry} are read from config.json only`;
-    if (!told.has(program)) emit({ type: 'warning', code: 'CREDENTIAL_HELPER', message });
-    told.add(program);
-    return NOT_FOUND;
+    try {
+      const options = { env: seen, timeoutMs: HELPER_MS, input: `${registry}\n` };
+      const { code, stdout } = await run([program, 'get'], options);
+      return { exitCode: code, stdout };
+    } catch (cause) {
+      const config = `${seen.DOCKER_CONFIG}/config.json`;
+      const reason = cause instanceof SealiftError ? cause.message : `cannot run ${program}`;
+      throw new SealiftError('UNAUTHORIZED', `no credentials for ${registry}: ${reason}`, {
+        hint: `${config} names ${program}: put it on PATH, or take credsStore or credHelpers out of that file`,
+        cause,
+      });
+    }
   };
 }

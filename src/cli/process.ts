@@ -8,6 +8,7 @@ import { runCli } from './run.ts';
 
 /** Runs the process's own command line over a command table and ends the process with its status. */
 export async function main(commands: readonly Command[]): Promise<void> {
+  demandNode(process.versions.node);
   const exit = await runCli(process.argv.slice(2), withHelp(commands), {
     stdin: process.stdin,
     stdout: process.stdout,
@@ -18,6 +19,20 @@ export async function main(commands: readonly Command[]): Promise<void> {
   });
   // Idle keep-alive sockets and a terminal in raw mode would hold the process for minutes.
   process.exit(exit);
+}
+
+/** The oldest Node that has all that sealift uses: zstd, the proxy settings of http, styleText (package.json, engines). */
+const OLDEST_NODE = [24, 15] as const;
+
+/** Many hosts still have Node 20, and its own error for what it lacks helps nobody. */
+function demandNode(version: string): void {
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  if (major > OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor >= OLDEST_NODE[1])) return;
+  process.stderr.write(
+    `sealift: error: Node ${OLDEST_NODE.join('.')} or newer is needed, this is ${version}\n` +
+      '  hint: `npm ci` in the repository brings one: node_modules/.bin/node\n',
+  );
+  process.exit(2);
 }
 
 /** The first Ctrl-C asks the command to stop at its next step; the second one leaves at once. */

@@ -7,7 +7,7 @@
 import { createReadStream } from 'node:fs';
 import { open, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createZstdDecompress } from 'node:zlib';
+import zlib from 'node:zlib'; // whole: a named import of a newer function would fail before main can say why
 import { Readable } from 'node:stream';
 import { deriveLayout } from '../bundle/layout.ts';
 import type { Inventory } from '../bundle/inventory.ts';
@@ -150,7 +150,7 @@ async function unpack(body: AsyncIterable<Buffer>, file: string, layer: ArchiveL
   const hasher = new Hasher();
   try {
     const packed = Readable.from(body);
-    const plain = createZstdDecompress();
+    const plain = zlib.createZstdDecompress();
     packed.once('error', (error) => plain.destroy(error));
     for await (const chunk of packed.pipe(plain)) {
       hasher.update(chunk as Buffer);

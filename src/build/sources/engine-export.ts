@@ -4,7 +4,7 @@
  * and an OCI layout since 25; both carry a manifest.json, which is read here.
  */
 import { posix } from 'node:path';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+import zlib from 'node:zlib'; // whole: a named import of a newer function would fail before main can say why
 import { pipeline } from 'node:stream';
 import { z } from 'zod';
 import type { Descriptor } from '../../bundle/inventory.ts';
@@ -144,7 +144,7 @@ export class EngineExport {
 
   async #unpack(member: Expected): Promise<Expected> {
     const zstd = await startsWithZstd(this.#store.stream(member.digest));
-    const unpack = zstd ? createZstdDecompress() : createGunzip();
+    const unpack = zstd ? zlib.createZstdDecompress() : zlib.createGunzip();
     const done = new Promise<void>((resolve) => {
       pipeline(this.#store.stream(member.digest), unpack, () => resolve()); // errors surface in the iteration
     });
