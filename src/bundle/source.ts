@@ -13,7 +13,7 @@ export interface ByteSource {
   close(): Promise<void>;
 }
 
-/** One file, opened once: replacing the file's name between check and use changes nothing (THREATS.md, T-swap). */
+/** One file, opened once: replacing the file's name between check and use changes nothing (THREATS.md, T9). */
 export class FileSource implements ByteSource {
   readonly name: string;
   readonly size: number;

@@ -8,7 +8,7 @@ import { PassThrough, Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import Docker from 'dockerode';
 import { SealiftError, type ErrorCode } from '../errors.ts';
-import { isDigest, type Digest } from '../store/digest.ts';
+import type { Digest } from '../store/digest.ts';
 import { printable } from './text.ts';
 
 /** Limit for requests that are answered from memory, in milliseconds. Loading and removing have none. */
@@ -145,11 +145,10 @@ export class EngineClient {
    * Whether the containerd store really has the content of an image: it reports the right ID even when a layer
    * is missing or was replaced (oci.md §2). Engines that cannot say are made to create a container.
    */
-  async hasContent(reference: string, manifest: Digest): Promise<boolean> {
+  async hasContent(manifest: Digest): Promise<boolean> {
     if (!atLeast(this.facts.apiVersion, MANIFESTS_API)) return this.#canCreate(manifest);
-    const images = await this.#ask(`listing ${reference}`, () =>
-      this.#quick.listImages({ manifests: true, filters: { reference: [reference] } }),
-    );
+    // Without a filter by reference: engines spell references shorter than they were loaded (docker.io/…).
+    const images = await this.#ask('listing images', () => this.#quick.listImages({ manifests: true }));
     const manifests = (images ?? []).flatMap(
       (image) => (image as unknown as { Manifests?: ListedManifest[] }).Manifests ?? [],
     );
@@ -238,7 +237,8 @@ export class EngineClient {
   ): Promise<{ code: number; stdout: string; stderr: string }> {
     const options = { Cmd: [...argv], AttachStdin: true, AttachStdout: true, AttachStderr: true };
     try {
-      const exec = await this.#quick.getContainer(container).exec(options);
+      // Without the limit for requests, which also ends connections that are silent while a model thinks.
+      const exec = await this.#slow.getContainer(container).exec(options);
       const socket = await exec.start({ hijack: true, stdin: true });
       const timer = setTimeout(
         () => socket.destroy(new Error(`no end after ${timeoutMs / 1000} s`)),
@@ -311,7 +311,7 @@ function scanEvents(answer: string, what: string): void {
   for (const line of answer.split('\n').filter((l) => l.trim() !== '')) {
     const event = parseEvent(line);
     const problem = event.errorDetail?.message ?? event.error;
-    const said = problem ?? (/^Error unpacking/.test(event.stream ?? '') ? event.stream : undefined);
+    const said = problem ?? (event.stream?.startsWith('Error unpacking') ? event.stream : undefined);
     if (said !== undefined)
       throw new SealiftError('IMAGE_LOAD_FAILED', `the engine could not load ${what}: ${printable(said)}`);
   }
@@ -372,9 +372,6 @@ function tooOld(facts: EngineFacts): SealiftError {
     },
   );
 }
-
-/** Digest form of an ID that an engine gave, for messages too. */
-export const asDigest = (id: string): Digest | undefined => (isDigest(id) ? id : undefined);
 
 /** Joins the frames of a log (Docker API, "Stream format": type, three zeros, size as 32 bit big endian). */
 function demultiplex(raw: Buffer): string {

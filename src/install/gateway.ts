@@ -85,27 +85,9 @@ http {
     listen ${GATEWAY_PORT} ssl http2;
     server_name ${quoted(site.hostName)};
 
-    ssl_certificate ${SECRETS_TARGET}/tls.crt;
-    ssl_certificate_key ${SECRETS_TARGET}/tls.key;
-    ssl_protocols TLSv1.2 TLSv1.3;
-    ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305;
-    ssl_prefer_server_ciphers off;
-    ssl_session_cache shared:tls:10m;
-    ssl_session_tickets off;
+${indent(tlsDirectives(), 4)}
 
-    add_header Strict-Transport-Security "max-age=31536000" always;
-    add_header X-Content-Type-Options nosniff always;
-
-    client_max_body_size ${MAX_BODY};
-    client_body_buffer_size 1m;
-
-    # A token is sent on as soon as it comes.
-    proxy_http_version 1.1;
-    proxy_buffering off;
-    proxy_connect_timeout 5s;
-    proxy_read_timeout ${READ_TIMEOUT};
-    proxy_send_timeout ${READ_TIMEOUT};
-    send_timeout 300s;
+${indent(proxyDirectives(), 4)}
 
 ${indent(errorPages(), 4)}
 
@@ -115,6 +97,28 @@ ${indent(locations.join('\n'), 4)}
 }
 `;
 }
+
+const tlsDirectives = (): string => `ssl_certificate ${SECRETS_TARGET}/tls.crt;
+ssl_certificate_key ${SECRETS_TARGET}/tls.key;
+ssl_protocols TLSv1.2 TLSv1.3;
+ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305;
+ssl_prefer_server_ciphers off;
+ssl_session_cache shared:tls:10m;
+ssl_session_tickets off;
+
+add_header Strict-Transport-Security "max-age=31536000" always;
+add_header X-Content-Type-Options nosniff always;`;
+
+const proxyDirectives = (): string => `client_max_body_size ${MAX_BODY};
+client_body_buffer_size 1m;
+
+# A token is sent on as soon as it comes.
+proxy_http_version 1.1;
+proxy_buffering off;
+proxy_connect_timeout 5s;
+proxy_read_timeout ${READ_TIMEOUT};
+proxy_send_timeout ${READ_TIMEOUT};
+send_timeout 300s;`;
 
 /** The first service is at the root; with more than one, each is also under its name. */
 function serviceLocations(service: Service, root: '' | undefined, several: boolean, site: Site): string[] {

@@ -30,6 +30,8 @@ interface RunOptions {
   cwd?: string;
   /** File that names the process while it runs. */
   pidFile?: string;
+  /** What the process reads on its stdin; without it stdin is /dev/null. */
+  input?: string;
 }
 
 /** Runs a program to its end. @throws {SealiftError} ENGINE_FAILED when it cannot start or takes too long */
@@ -38,15 +40,17 @@ export function run(argv: readonly [string, ...string[]], options: RunOptions): 
   return new Promise((done, fail) => {
     const child = spawn(program, args, {
       env: { ...options.env },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
       detached: true,
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     });
     if (options.pidFile !== undefined && child.pid !== undefined) notePid(options.pidFile, child.pid);
     const stdout = tail();
     const stderr = tail();
-    child.stdout.on('data', stdout.add);
-    child.stderr.on('data', stderr.add);
+    child.stdout!.on('data', stdout.add);
+    child.stderr!.on('data', stderr.add);
+    child.stdin?.on('error', () => {}); // It may end before it has read all of its input.
+    child.stdin?.end(options.input);
     const timer = setTimeout(() => {
       killGroup(child.pid);
       fail(
@@ -99,7 +103,8 @@ async function waitForEarlier(pidFile: string, timeoutMs: number): Promise<void>
   const text = await readFile(pidFile, 'utf8').catch(() => '');
   const [pid = '', started = ''] = text.split(' ');
   const end = performance.now() + timeoutMs;
-  while (started !== '' && startTime(Number(pid)) === started) {
+  if (started === '') return;
+  while (startTime(Number(pid)) === started) {
     if (performance.now() > end) {
       throw new SealiftError('ENGINE_FAILED', `Compose of an earlier run (process ${pid}) does not end`);
     }
@@ -188,7 +193,7 @@ export class Compose {
     const argv = [...this.#argv, '--ansi', 'never', '--project-name', project, ...which, ...args] as const;
     await waitForEarlier(this.#pidFile, COMPOSE_MS);
     const options = { env: this.#env, timeoutMs: COMPOSE_MS, cwd: '/', pidFile: this.#pidFile };
-    const ran = await run(argv as unknown as [string, ...string[]], options);
+    const ran = await run(argv, options);
     await rm(this.#pidFile, { force: true });
     if (ran.code === 0) return;
     const words = ran.stderr

@@ -15,7 +15,6 @@ import { absent, MAX_STATE_BYTES, type Home } from './home.ts';
 import { UndoRecord } from './step.ts';
 
 const Entry = z.strictObject({ id: z.string(), state: z.enum(['begun', 'done']), record: UndoRecord });
-export type JournalEntry = z.infer<typeof Entry>;
 
 const JournalFile = z.strictObject({
   schema: z.literal('sealift/journal/v1'),

@@ -130,7 +130,7 @@ export function spoolBytes(bundle: VerifiedBundle, engine: EngineClient): number
   if (engine.facts.readsZstd) return 0;
   const zstd = bundle.images
     .flatMap((image) => image.layers)
-    .filter((layer) => /zstd$/.test(layer.mediaType));
+    .filter((layer) => layer.mediaType.endsWith('zstd'));
   return 4 * Math.max(0, ...zstd.map((layer) => layer.size));
 }
 

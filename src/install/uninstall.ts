@@ -80,9 +80,7 @@ async function removeRelease(
     throw new SealiftError(
       'NOT_INSTALLED',
       `${wanted ?? 'nothing'} is ${wanted === undefined ? '' : 'not '}installed in ${home.root}`,
-      {
-        ...(there.length === 0 ? {} : { hint: `releases here: ${there.join(', ')}` }),
-      },
+      there.length === 0 ? {} : { hint: `releases here: ${there.join(', ')}` },
     );
   }
   const others = (await readReceipts(home)).filter((r) => r.release !== receipt.release);

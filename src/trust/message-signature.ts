@@ -72,11 +72,18 @@ export function isSignedBy(
   return verify('sha256', sums, { key, dsaEncoding: 'der' }, signature);
 }
 
-/** Members that are empty lists or objects left out: writers differ on `tlogEntries: []`. */
+/** Lists and objects that some writers leave out when they are empty. No other name may stand there, not even empty. */
+const OPTIONAL: ReadonlySet<string> = new Set([
+  'timestampVerificationData',
+  'rfc3161Timestamps',
+  'tlogEntries',
+]);
+
+/** Optional members that are empty left out: writers differ on `tlogEntries: []`. */
 function withoutEmpty(value: unknown): unknown {
   if (value === null || typeof value !== 'object' || Array.isArray(value)) return value;
   const entries = Object.entries(value).map(([key, inner]) => [key, withoutEmpty(inner)] as const);
-  return Object.fromEntries(entries.filter(([, inner]) => !isEmpty(inner)));
+  return Object.fromEntries(entries.filter(([key, inner]) => !(OPTIONAL.has(key) && isEmpty(inner))));
 }
 
 const isEmpty = (value: unknown): boolean =>

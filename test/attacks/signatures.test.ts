@@ -93,6 +93,7 @@ describe('empty, truncated and junk slots', () => {
     ['JSON nested 2,700 deep', `${'{"a":'.repeat(2700)}1${'}'.repeat(2700)}`],
     ['own __proto__ members', byAlice.replace('{', '{"__proto__":{"content":{"$case":"messageSignature"}},')],
     ['an unknown member, which cosign refuses', forged((b) => (b['comment'] = 'hello'))],
+    ['an unknown member that is empty', forged((b) => (b.verificationMaterial['comment'] = {}))],
     [
       'a bundle of an older version',
       forged((b) => (b.mediaType = 'application/vnd.dev.sigstore.bundle+json;version=0.2')),
@@ -104,6 +105,16 @@ describe('empty, truncated and junk slots', () => {
   ];
   it.each(slots)('%s is malformed, and spoils no other signature', (_, slot) => {
     expect(findingFor(slot)).toBe('malformed');
+  });
+
+  it('no bit of the JSON of a good signature can be flipped', () => {
+    for (let bit = 0; bit < byAlice.length * 8; bit++) {
+      const slot = Buffer.from(signed);
+      slot[bit >> 3]! ^= 1 << (bit & 7);
+      expect(['BAD_SIGNATURE', 'UNTRUSTED_SIGNER'], `bit ${bit}`).toContain(
+        codeOf(() => judge(slotsOf(slot), one)),
+      );
+    }
   });
 });
 

@@ -33,7 +33,7 @@ describe('site.yaml', () => {
     ['a network that is none', siteText(1, 'metrics: { allow: ["10.0.0.0/33"] }\n'), /metrics\.allow\.0/],
     ['an address that is none', siteText(1).replace('127.0.0.1', 'localhost'), /listen\.address/],
   ])('refuses %s', (_, text, message) => {
-    expect(() => parseSite(text, 'site.yaml')).toThrow(code('SITE_INVALID', message) as Error);
+    expect(() => parseSite(text, 'site.yaml')).toThrow(code('SITE_INVALID', message));
   });
 
   it('missing is another error than wrong', async () => {

@@ -160,7 +160,7 @@ export async function undoFolder(
   const folder = world.home.path(record.path);
   const partial = partialOf(folder);
   await rm(partial, { recursive: true, force: true });
-  await rename(folder, partial).catch(missing);
+  await rename(folder, partial).catch(unlessAbsent);
   await rm(partial, { recursive: true, force: true });
   await rmdir(dirname(folder)).catch(() => undefined); // the model's own folder, if this was its last revision
   for (const digest of record.blobs) await dropBlob(digest, world.store);
@@ -172,6 +172,6 @@ async function dropBlob(digest: Digest, store: Store): Promise<void> {
   await rm(join(store.root, 'partial', hexOf(digest)), { force: true });
 }
 
-function missing(error: unknown): void {
+function unlessAbsent(error: unknown): void {
   if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
 }

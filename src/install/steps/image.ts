@@ -93,11 +93,11 @@ export class ImageStep implements Step {
   /** Why an image of the engine is not the signed one, or undefined when it is. */
   async #problem(found: EngineImage): Promise<string | undefined> {
     if (found.id !== this.#expected) return 'another image ID';
-    const { diffIds, ref, manifest } = this.#image;
+    const { diffIds, manifest } = this.#image;
     if (found.layers.length !== diffIds.length || found.layers.some((layer, i) => layer !== diffIds[i]))
       return 'other layers';
     if (this.#world.engine.facts.store === 'classic') return undefined;
-    return (await this.#world.engine.hasContent(ref, manifest.digest)) ? undefined : 'content is missing';
+    return (await this.#world.engine.hasContent(manifest.digest)) ? undefined : 'content is missing';
   }
 
   /**

@@ -31,7 +31,7 @@ export interface ComposeInput {
 
 /** Label that ties containers to the bundle that they came from. */
 export const BUNDLE_LABEL = 'dev.sealift.bundle';
-export const RELEASE_LABEL = 'dev.sealift.release';
+const RELEASE_LABEL = 'dev.sealift.release';
 export const FILES_LABEL = 'dev.sealift.files';
 
 /** Project names have no dots; names of bundles have no underscores, so two bundles never share a project. */
