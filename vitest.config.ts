@@ -8,7 +8,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/e2e/**'],
+          exclude: ['test/e2e/**', 'test/engines/**'], // engines: scripts/test-engines
           testTimeout: 30_000,
           hookTimeout: 120_000,
         },

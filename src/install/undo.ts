@@ -1,25 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Taking steps back, from their records alone, in the reverse of the order in which they were begun. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import type { Journal } from './journal.ts';
 import type { UndoRecord, World } from './step.ts';
 import { undoFiles } from './steps/files.ts';
 import { undoCurrent } from './steps/finish.ts';
 import { undoFolder } from './steps/folder.ts';
-import { undoImage } from './steps/image.ts';
+import { settle, undoImage } from './steps/image.ts';
 import { undoReturn, undoService } from './steps/service.ts';
-
-/**
- * An engine that had received a whole archive when sealift was killed goes on without it, and sets the tag when
- * it is done. No API says whether it still works, so the tag is given this long to appear.
- */
-const SETTLE_MS = 10_000;
-
-async function settle(record: Extract<UndoRecord, { kind: 'image' }>, { engine }: World): Promise<void> {
-  const end = performance.now() + SETTLE_MS;
-  while ((await engine.image(record.ref)) === undefined && performance.now() < end) await sleep(250);
-}
 
 /** Takes one step back. It may have been applied wholly, in part or not at all, and this may be the second try. */
 export async function takeBack(record: UndoRecord, world: World): Promise<void> {
@@ -56,7 +44,8 @@ export async function rollBack(
   for (const { id, record, state } of journal.state.entries.toReversed()) {
     try {
       // Without a reason the journal is one that a killed process left.
-      if (reason === undefined && state === 'begun' && record.kind === 'image') await settle(record, world);
+      if (reason === undefined && state === 'begun' && record.kind === 'image')
+        await settle(world.engine, record.ref);
       await takeBack(record, world);
       await journal.forget(id);
     } catch (error) {

@@ -66,11 +66,12 @@ describe('a bundle is read by', () => {
   });
 
   it('podman load', async () => {
+    // Short names: podman takes a --runroot of 50 characters at most.
     const storage = [
       '--root',
-      join(work, 'podman/root'),
+      join(work, 'p/root'),
       '--runroot',
-      join(work, 'podman/run'),
+      join(work, 'p/run'),
       '--storage-driver',
       'vfs',
     ];

@@ -29,7 +29,13 @@ export type ImageBundle = {
 export async function makeImageBundle(): Promise<ImageBundle> {
   const work = tempDir('images');
   const image = (name: string): TinyImage =>
-    tinyImage({ name, payload: randomBytes(2 ** 20), dir: join(work, name), shared: name !== 'other' });
+    tinyImage({
+      name,
+      // The second one is more than what the pipes on the way to the engine hold.
+      payload: randomBytes(name === 'two' ? 2 ** 22 : 2 ** 16),
+      dir: join(work, name),
+      shared: name !== 'other',
+    });
   const [one, two, other] = [image('one'), image('two'), image('other')];
   mkdirSync(join(work, 'weights'));
   writeFileSync(join(work, 'weights/config.json'), '{"model_type":"tiny"}\n');

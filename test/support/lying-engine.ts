@@ -106,12 +106,7 @@ async function inspect(
   answer.writeHead(real.statusCode ?? 500, { 'Content-Type': 'application/json' }).end(body);
 }
 
-function loadCall(
-  nth: number,
-  realSocket: string,
-  call: IncomingMessage,
-  answer: ServerResponse,
-): LoadCall {
+function loadCall(nth: number, realSocket: string, call: IncomingMessage, answer: ServerResponse): LoadCall {
   const url = call.url ?? '';
   return {
     nth,
@@ -143,8 +138,11 @@ function ask(
   });
 }
 
-/** An archive without the members that `drop` picks, and with others' content changed (same length). */
-export function editArchive(archive: Buffer, edit: (name: string, content: Buffer) => Buffer | undefined): Buffer {
+/** An archive whose members hold what `edit` gives, of the same length; without those for which it gives nothing. */
+export function editArchive(
+  archive: Buffer,
+  edit: (name: string, content: Buffer) => Buffer | undefined,
+): Buffer {
   const parts: Buffer[] = [];
   for (let at = 0; at + 512 <= archive.length && archive[at] !== 0;) {
     const header = archive.subarray(at, at + 512);

@@ -4,11 +4,12 @@
  * digest that was signed (config or manifest, by the kind of its store), its layers the ones that the config
  * names, and, in the containerd store, the content must really be there (oci.md §2).
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { SealiftError } from '../../errors.ts';
 import type { VerifiedImage } from '../../bundle/open.ts';
 import type { Digest } from '../../store/digest.ts';
 import { imageArchive, imageBytes, type ArchiveSource } from '../archive.ts';
-import type { EngineImage, StoreKind } from '../engine-client.ts';
+import type { EngineClient, EngineImage, StoreKind } from '../engine-client.ts';
 import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';
 
 /** The image ID that an engine must report for a signed image. */
@@ -20,6 +21,13 @@ export const howProved = (store: StoreKind): string =>
   store === 'classic'
     ? 'image ID equals the signed config digest; layer digests equal'
     : 'image ID equals the signed manifest digest; layer digests equal; content available';
+
+/** What an engine has instead of what was signed. */
+interface Difference {
+  what: string;
+  signed: string;
+  engine: string;
+}
 
 export class ImageStep implements Step {
   readonly kind = 'image';
@@ -62,21 +70,32 @@ export class ImageStep implements Step {
       onBytes: progress,
       ...(signal === undefined ? {} : { signal }),
     });
-    await engine.load(archive, this.#image.ref, signal).catch((error: unknown) => this.#dropOwn(error));
+    let sent = false;
+    const watched = async function* (): AsyncGenerator<Buffer> {
+      yield* archive;
+      sent = true;
+    };
+    await engine.load(watched(), this.#image.ref, signal).catch(async (error: unknown) => {
+      if (sent && isUnanswered(error)) await settle(engine, this.#image.ref).catch(() => undefined);
+      return this.#dropOwn(error);
+    });
     await this.#prove().catch((error: unknown) => this.#dropOwn(error));
   }
 
   async #prove(): Promise<void> {
     const found = await this.#world.engine.image(this.#image.ref);
-    const problem = found === undefined ? 'the engine does not have it' : await this.#problem(found);
+    const problem =
+      found === undefined
+        ? { what: 'the engine does not have it', signed: this.#expected, engine: 'none' }
+        : await this.#problem(found);
     if (found === undefined || problem !== undefined) {
       throw new SealiftError(
         'IMAGE_NOT_PROVED',
-        `image ${this.#image.ref} is not the signed one after loading: ${problem}`,
+        `image ${this.#image.ref} is not the signed one after loading: ${problem?.what}`,
         {
           details: [
-            ['signed', this.#expected],
-            ['engine', found?.id ?? 'none'],
+            ['signed', problem?.signed ?? ''],
+            ['engine', problem?.engine ?? ''],
           ],
           hint: 'do not start it by hand; the engine or its data folder is damaged or tampered with',
         },
@@ -90,14 +109,21 @@ export class ImageStep implements Step {
     });
   }
 
-  /** Why an image of the engine is not the signed one, or undefined when it is. */
-  async #problem(found: EngineImage): Promise<string | undefined> {
-    if (found.id !== this.#expected) return 'another image ID';
+  /** How an image of the engine differs from the signed one, or undefined when it does not. */
+  async #problem(found: EngineImage): Promise<Difference | undefined> {
+    if (found.id !== this.#expected)
+      return { what: 'another image ID', signed: this.#expected, engine: found.id };
     const { diffIds, manifest } = this.#image;
-    if (found.layers.length !== diffIds.length || found.layers.some((layer, i) => layer !== diffIds[i]))
-      return 'other layers';
-    if (this.#world.engine.facts.store === 'classic') return undefined;
-    return (await this.#world.engine.hasContent(manifest.digest)) ? undefined : 'content is missing';
+    // Before the layers: without its content the containerd store of Docker 28 names none.
+    const { engine } = this.#world;
+    if (engine.facts.store === 'containerd' && !(await engine.hasContent(manifest.digest)))
+      return { what: 'content is missing', signed: manifest.digest, engine: `${found.id}, incomplete` };
+    const count = Math.max(diffIds.length, found.layers.length);
+    for (let i = 0; i < count; i++) {
+      const [signed = 'none', has = 'none'] = [diffIds[i], found.layers[i]];
+      if (signed !== has) return { what: `another layer ${i + 1}`, signed, engine: has };
+    }
+    return undefined;
   }
 
   /**
@@ -118,6 +144,24 @@ function tagConflict(ref: string, found: string, expected: Digest): SealiftError
     ],
     hint: `look at it, then: docker image rm ${ref}   (or keep it under another tag first: docker tag ${ref} NAME)`,
   });
+}
+
+/** Whether the engine's answer never came: it may go on with what it has received. */
+function isUnanswered(error: unknown): boolean {
+  const { code, cause } = error as { code?: string; cause?: { statusCode?: number } };
+  return code === 'IMAGE_LOAD_FAILED' && cause !== undefined && cause.statusCode === undefined;
+}
+
+/**
+ * An engine that had received a whole archive when the connection or sealift ended goes on without it, and sets
+ * the tag when it is done. No API says whether it still works, so the tag is given this long to appear.
+ */
+const SETTLE_MS = 10_000;
+
+/** Waits for a tag that the engine may still set, for 10 s at most. */
+export async function settle(engine: EngineClient, ref: string): Promise<void> {
+  const end = performance.now() + SETTLE_MS;
+  while ((await engine.image(ref)) === undefined && performance.now() < end) await sleep(250);
 }
 
 /** Removes the tag if it still stands on the image that was brought. */
