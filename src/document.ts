@@ -42,7 +42,10 @@ export function readDocument<T>(text: string, file: string, schema: z.ZodType<T>
   const doc = parsePlainYaml(text, lines, at, code);
   const parsed = schema.safeParse(toPlain(doc, file, code));
   if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.flatMap((issue) => describe(issue, doc, schema, at));
+  // A misspelt key first: that another one is missing is often only what follows from it.
+  const isKey = (issue: z.core.$ZodIssue): boolean => issue.code === 'unrecognized_keys';
+  const issues = [...parsed.error.issues.filter(isKey), ...parsed.error.issues.filter((i) => !isKey(i))];
+  const problems = issues.flatMap((issue) => describe(issue, doc, schema, at));
   const [first, ...rest] = problems;
   throw new SealiftError(code, first?.text ?? `${file} is not valid`, {
     ...(first?.hint === undefined ? {} : { hint: first.hint }),

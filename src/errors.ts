@@ -278,6 +278,8 @@ const ERRNO: Readonly<Record<string, ErrorCode>> = {
   ENOENT: 'FILE_MISSING',
 };
 
+const DISK_FULL_HINT = 'free space (df -h) or files (df -i) there, and run the same command again';
+
 /**
  * Turns anything that was thrown into a SealiftError, adding what was being done.
  * System errors keep their errno text; SealiftErrors pass through untouched.
@@ -291,5 +293,6 @@ export function asSealiftError(thrown: unknown, doing: string): SealiftError {
   const text = thrown instanceof Error ? thrown.message : String(thrown);
   const isSystem = typeof errno === 'string' && /^E[A-Z0-9]+$/.test(errno);
   const code: ErrorCode = isSystem ? (ERRNO[errno] ?? 'IO_ERROR') : 'UNEXPECTED';
-  return new SealiftError(code, `${doing}: ${text}`, { cause: thrown });
+  const hint = code === 'DISK_FULL' ? { hint: DISK_FULL_HINT } : {};
+  return new SealiftError(code, `${doing}: ${text}`, { ...hint, cause: thrown });
 }

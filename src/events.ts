@@ -17,7 +17,8 @@ export type SealiftEvent =
   | { type: 'item-start'; id: string; kind: ItemKind; label: string; bytes?: number }
   /** `delta` bytes more of the artefact are done (negative when a download starts over). */
   | { type: 'item-progress'; id: string; delta: number }
-  | { type: 'item-end'; id: string; outcome: 'done' | 'cached' | 'failed'; detail?: string }
+  /** `stopped` is what a failure elsewhere, or a signal, has broken off. */
+  | { type: 'item-end'; id: string; outcome: 'done' | 'cached' | 'failed' | 'stopped'; detail?: string }
   /** One line of evidence, printed by `verify`, `install` and `doctor`. */
   | { type: 'check'; name: string; outcome: CheckOutcome; detail: string }
   | { type: 'warning'; code: string; message: string }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { asSealiftError } from '../errors.ts';
 import type { Emit, ItemKind } from '../events.ts';
 import type { Descriptor } from '../bundle/inventory.ts';
 import { imageSource, modelSource } from './sources/index.ts';
@@ -12,6 +13,10 @@ export interface Sources {
 
 export const SOURCES: Sources = { image: imageSource, model: modelSource };
 
+/** Whether work failed by itself, or was stopped because other work did or a person wanted it. */
+export const outcomeOf = (error: unknown): 'failed' | 'stopped' =>
+  asSealiftError(error, 'working').code === 'INTERRUPTED' ? 'stopped' : 'failed';
+
 /** Surrounds one piece of work with its events; `work` returns what to say at its end. */
 export async function asItem<T>(
   emit: Emit,
@@ -24,7 +29,7 @@ export async function asItem<T>(
     emit({ type: 'item-end', id: item.id, outcome: 'done', detail });
     return result;
   } catch (error) {
-    emit({ type: 'item-end', id: item.id, outcome: 'failed' });
+    emit({ type: 'item-end', id: item.id, outcome: outcomeOf(error) });
     throw error;
   }
 }

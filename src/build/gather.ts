@@ -6,7 +6,7 @@ import { SealiftError } from '../errors.ts';
 import type { ItemKind } from '../events.ts';
 import { hexOf, type Expected } from '../store/digest.ts';
 import type { BlobSource, Store } from '../store/store.ts';
-import type { Sources } from './context.ts';
+import { outcomeOf, type Sources } from './context.ts';
 import { storedManifest, storeImageMeta } from './image.ts';
 import type { Lock, LockedImage, LockedModel } from './lockfile.ts';
 import { inParallel } from './pool.ts';
@@ -120,7 +120,7 @@ export async function fetchMissing({ needs }: Missing, context: SourceContext): 
       await store.add(need, need.source, { onBytes, signal, what: need.label });
       emit({ type: 'item-end', id, outcome: 'done' });
     } catch (error) {
-      emit({ type: 'item-end', id, outcome: 'failed' });
+      emit({ type: 'item-end', id, outcome: outcomeOf(error) });
       throw error;
     }
   });

@@ -70,6 +70,7 @@ export async function* checkedByGit(
         ['listed', `git ${file.oid ?? 'unknown'} (${file.size} bytes)`],
         ['received', size > file.size ? `more than ${file.size} bytes` : `git ${got}`],
       ],
+      hint: 'run again; if it stays so, the hub or something on the way to it damages or replaces content',
     });
   }
 }

@@ -114,6 +114,7 @@ async function demandMagic(source: ByteSource): Promise<void> {
     throw new SealiftError(
       'NOT_A_BUNDLE',
       `${source.name} is not a sealift bundle: it does not start with ${SUMS_NAME}`,
+      { hint: 'name the *.sealift.tar that `sealift build` wrote' },
     );
   }
 }

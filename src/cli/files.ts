@@ -79,7 +79,10 @@ export async function findBundle(path: string): Promise<string> {
     return join(path, onlyOne(own.length > 0 ? own : names.filter((name) => name.endsWith('.tar')), path));
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') {
-      throw new SealiftError('FILE_MISSING', `there is no bundle ${path}`, { cause: thrown });
+      throw new SealiftError('FILE_MISSING', `there is no bundle ${path}`, {
+        hint: 'check the path; is the medium mounted?',
+        cause: thrown,
+      });
     }
     throw asSealiftError(thrown, `looking for a bundle in ${path}`);
   }
@@ -88,7 +91,9 @@ export async function findBundle(path: string): Promise<string> {
 function onlyOne(names: readonly string[], folder: string): string {
   const [name, ...others] = names;
   if (name === undefined)
-    throw new SealiftError('FILE_MISSING', `the folder ${folder} holds no *.sealift.tar`);
+    throw new SealiftError('FILE_MISSING', `the folder ${folder} holds no *.sealift.tar`, {
+      hint: 'name the bundle itself; is the medium mounted?',
+    });
   if (others.length > 0) {
     throw new SealiftError('USAGE', `the folder ${folder} holds ${names.length} bundles`, {
       details: names.slice(0, 10).map((found) => ['found', found]),

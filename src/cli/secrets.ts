@@ -89,7 +89,12 @@ export async function loadSigners(
   const given = await givenPassphrase(source);
   const signers: Signer[] = [];
   for (const file of files) {
-    const pem = await readText(file, 'the key');
+    const pem = await readText(
+      file,
+      'the key',
+      'FILE_MISSING',
+      'check the path; `sealift keygen` makes a key',
+    );
     const passphrase = given ?? (isEncryptedKey(pem) ? await askFor(file, io) : undefined);
     signers.push(keySigner(loadPrivateKey(pem, passphrase, file)));
   }

@@ -92,12 +92,12 @@ export class Tally {
     this.done += delta;
   }
 
-  #end(id: string, outcome: 'done' | 'cached' | 'failed'): Item | undefined {
+  #end(id: string, outcome: 'done' | 'cached' | 'failed' | 'stopped'): Item | undefined {
     const item = this.active.get(id);
     this.active.delete(id);
     // What was there already counts as done, so that the total adds up; what failed does not.
     if (item && outcome === 'cached') this.done += (item.bytes ?? 0) - item.done;
-    if (item && outcome === 'failed') this.done -= item.done;
+    if (item && (outcome === 'failed' || outcome === 'stopped')) this.done -= item.done;
     return item;
   }
 }

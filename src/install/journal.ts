@@ -7,7 +7,7 @@
 import { readFile, rm } from 'node:fs/promises';
 import { z } from 'zod';
 import { DigestSchema } from '../bundle/inventory.ts';
-import { SealiftError } from '../errors.ts';
+import { asSealiftError, SealiftError } from '../errors.ts';
 import { canonicalJson, parseJson } from '../json.ts';
 import { fsyncDir, writeFileDurably } from '../store/files.ts';
 import type { Digest } from '../store/digest.ts';
@@ -80,10 +80,15 @@ export class Journal {
     await this.#save();
   }
 
-  /** Notes that a step has been taken back. */
+  /**
+   * Notes that a step has been taken back. A full disk, which may be why it was, must not end that: an entry too
+   * many in the file is harmless, since taking back twice is.
+   */
   async forget(id: string): Promise<void> {
     this.state.entries = this.state.entries.filter((entry) => entry.id !== id);
-    await this.#save();
+    await this.#save().catch((error: unknown) => {
+      if (asSealiftError(error, 'noting').code !== 'DISK_FULL') throw error;
+    });
   }
 
   async remove(): Promise<void> {

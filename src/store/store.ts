@@ -85,7 +85,7 @@ export class Store {
       await handle.close();
       if (error instanceof SealiftError && error.code === 'SOURCE_CHANGED')
         await rm(partial, { force: true });
-      throw asSealiftError(error, `storing ${what}`);
+      throw asSealiftError(error, `storing ${what} in ${this.root}`);
     }
     await handle.close();
     await this.#publish(partial, expected.digest);
@@ -130,7 +130,7 @@ export class Store {
       return expected;
     } catch (error) {
       await rm(temp, { force: true });
-      throw asSealiftError(error, `storing ${options.what ?? 'content'}`);
+      throw asSealiftError(error, `storing ${options.what ?? 'a blob'} in ${this.root}`);
     }
   }
 
@@ -283,7 +283,7 @@ class Download {
           ['locked', `${this.#expected.digest} (${this.#expected.size} bytes)`],
           ['received', got ?? `more than ${this.#expected.size} bytes`],
         ],
-        hint: 'if the change is meant, run `sealift lock`, review it, then build again',
+        hint: 'run again; if it stays so and the change is meant, run `sealift lock`, review it, then build',
       },
     );
   }

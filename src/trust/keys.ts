@@ -134,7 +134,10 @@ function openPrivateKey(pem: string, passphrase: string | undefined, file: strin
     // One wrong passphrase in 256 leaves valid padding, and OpenSSL then reports undecodable content instead of
     // a bad decrypt. So: a whole encrypted file that does not open has the wrong passphrase.
     if (passphrase !== undefined && isWholeFile(pem)) {
-      throw new SealiftError('WRONG_PASSPHRASE', `the passphrase does not open ${file}`, { cause });
+      throw new SealiftError('WRONG_PASSPHRASE', `the passphrase does not open ${file}`, {
+        hint: 'check that passphrase and key belong together; without it the key is lost, and a new one is needed',
+        cause,
+      });
     }
     throw new SealiftError('KEY_INVALID', `${file} is damaged, or not a private key that can be read`, {
       cause,

@@ -212,27 +212,28 @@ class HubRepository {
     const details = said === '' ? {} : { details: [['the hub says', said]] as const };
     const anonymous = this.#authorization(url)['authorization'] === undefined;
     if (code === 'GatedRepo') {
-      const hint = `accept its conditions at ${hub}/${repo}${anonymous ? ', and give a token of that account' : ''}`;
+      const hint = `accept its conditions at ${hub}/${repo}${anonymous ? ', and give a token of that account with --hub-token-file' : ' with the account of your token'}`;
       throw new SealiftError('MODEL_GATED', `${repo} is gated`, { hint, ...details });
     }
     if (code === 'RevisionNotFound') {
-      throw new SealiftError(
-        'REVISION_NOT_FOUND',
-        `${repo} has no revision '${revision}' (any more)`,
-        details,
-      );
+      throw new SealiftError('REVISION_NOT_FOUND', `${repo} has no revision '${revision}' (any more)`, {
+        hint: 'let the manifest name a revision that exists, and run `sealift lock`',
+        ...details,
+      });
     }
-    if (code === 'EntryNotFound')
-      throw new SealiftError('SOURCE_CHANGED', `${what} is gone from the hub`, details);
+    if (code === 'EntryNotFound') {
+      const hint = 'run `sealift lock`, and review what it prints';
+      throw new SealiftError('SOURCE_CHANGED', `${what} is gone from the hub`, { hint, ...details });
+    }
     if (code === 'RepoNotFound' || (status === 404 && code === '')) {
       const hint = anonymous
-        ? 'check the name; a private model needs a token'
+        ? 'check the name; a private model needs a token (--hub-token-file)'
         : 'check the name and the rights of the token';
       throw new SealiftError('MODEL_NOT_FOUND', `${hub} has no model ${repo}`, { hint, ...details });
     }
     if (status === 401 || status === 403) {
       const hint = anonymous
-        ? 'give a token that may read this model'
+        ? 'give a token that may read this model with --hub-token-file'
         : 'the token is wrong, expired, or may not read this model';
       throw new SealiftError('UNAUTHORIZED', `${what}: ${hub} answered ${status}`, { hint, ...details });
     }

@@ -163,6 +163,7 @@ export function assertBytes(
       ['expected', expected.digest],
       ['received', actual.digest],
     ],
+    hint: 'run again; if it stays so, the source or something on the way to it damages or replaces content',
   });
 }
 
