@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { randomUUID } from 'node:crypto';
-import { link, mkdir, readFile, rm, unlink, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { SealiftError } from '../errors.ts';
 
 interface Holder {
@@ -11,40 +12,47 @@ interface Holder {
   what: string;
 }
 
+/** Two that come at the same moment both step back; this often they try again. */
+const ATTEMPTS = 5;
+
 /**
- * One writer a folder. The lock is a file `lock` that names the process; it is taken by link(2), which is atomic,
- * and a lock whose process is gone (SIGKILL, power cut) is taken over.
+ * One writer a folder. Everyone puts a file of its own, `lock.<uuid>`, beside the others and only then looks
+ * round: whoever sees another living process steps back. Because each looks after it has shown itself, two never
+ * both go on; and because names are never used twice, the file of a process that is gone (SIGKILL, power cut)
+ * can be removed by anyone at any time.
  * @param what the command that holds it, shown to whoever has to wait
  * @returns a function that releases the lock
  * @throws {SealiftError} LOCKED when another living process holds it
  */
 export async function lockFolder(dir: string, what: string): Promise<() => Promise<void>> {
   await mkdir(dir, { recursive: true });
-  const path = join(dir, 'lock');
-  const own = join(dir, `lock.${randomUUID()}`);
-  const me: Holder = { pid: process.pid, started: (await startTime(process.pid)) ?? '', what };
-  await writeFile(own, JSON.stringify(me));
-  try {
-    for (let attempt = 0; attempt < 5; attempt++) {
-      if (await tryLink(own, path)) return () => rm(path, { force: true });
-      const holder = await readHolder(path);
-      if (holder && (await isAlive(holder))) throw held(dir, holder);
-      await rm(path, { force: true });
-    }
-    throw new SealiftError('LOCKED', `${dir} is locked, and the lock keeps changing hands`);
-  } finally {
-    await unlink(own);
+  for (let attempt = 1; ; attempt++) {
+    const own = `lock.${randomUUID()}`;
+    await show(dir, own, { pid: process.pid, started: (await startTime(process.pid)) ?? '', what });
+    const other = await otherHolder(dir, own);
+    if (other === undefined) return () => rm(join(dir, own), { force: true });
+    await rm(join(dir, own), { force: true });
+    if (attempt === ATTEMPTS) throw held(dir, other);
+    await sleep(5 + Math.random() * 40);
   }
 }
 
-async function tryLink(from: string, to: string): Promise<boolean> {
-  try {
-    await link(from, to);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
-    throw error;
+/** Renamed into place, so that nobody reads half of it. */
+async function show(dir: string, name: string, holder: Holder): Promise<void> {
+  const temp = join(dir, `${name}.tmp`);
+  await writeFile(temp, JSON.stringify(holder));
+  await rename(temp, join(dir, name));
+}
+
+/** Another living holder of the folder; files of dead ones are removed on the way. */
+async function otherHolder(dir: string, own: string): Promise<Holder | undefined> {
+  const names = (await readdir(dir)).filter((name) => /^lock\.[0-9a-f-]{36}$/.test(name) && name !== own);
+  for (const name of names) {
+    const holder = await readHolder(join(dir, name));
+    if (holder && (await isAlive(holder))) return holder;
+    await rm(join(dir, name), { force: true });
   }
+  return undefined;
 }
 
 async function readHolder(path: string): Promise<Holder | undefined> {
