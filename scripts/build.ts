@@ -33,6 +33,20 @@ const stubUnused: Plugin = {
   },
 };
 
+/**
+ * docker-modem follows redirects, also away from the engine's unix socket and into the network. An engine that
+ * redirects is not one that sealift talks to: here it gets plain node:http, and a redirect is an error.
+ */
+const noRedirects: Plugin = {
+  name: 'no-redirects',
+  setup({ onLoad }) {
+    onLoad({ filter: /[/\\]docker-modem[/\\]lib[/\\]http\.js$/ }, () => ({
+      contents: "module.exports = { http: require('node:http'), https: require('node:http') };",
+      loader: 'js',
+    }));
+  },
+};
+
 const BANNER = `#!/usr/bin/env node
 // SPDX-License-Identifier: Apache-2.0
 // Built from src/ by scripts/build.ts.
@@ -55,7 +69,7 @@ async function bundle(name: string, entry: string, outdir: string): Promise<void
     logLevel: 'warning',
     metafile: true,
     banner: { js: BANNER },
-    plugins: [stubUnused],
+    plugins: [stubUnused, noRedirects],
   });
   // Where the output stands is not part of what went into it.
   const inputs = { inputs: metafile.inputs, imports: Object.values(metafile.outputs)[0]?.imports ?? [] };

@@ -42,9 +42,32 @@ export function parseJson(bytes: Uint8Array, what: string, code: ErrorCode, maxB
       `${what} is ${bytes.length} bytes, more than the ${maxBytes} that are allowed`,
     );
   }
+  if (depthOf(bytes) > MAX_DEPTH)
+    throw new SealiftError(code, `${what} is nested deeper than ${MAX_DEPTH} levels`);
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes));
   } catch (cause) {
     throw new SealiftError(code, `${what} is not valid JSON`, { cause });
   }
+}
+
+/** Our own documents have seven levels; whoever walks one of these recursively must not run out of stack. */
+const MAX_DEPTH = 128;
+
+/** The deepest nesting of brackets outside strings. Of text that is not JSON it says nothing, and need not. */
+function depthOf(bytes: Uint8Array): number {
+  let depth = 0;
+  let deepest = 0;
+  let inString = false;
+  for (let i = 0; i < bytes.length; i++) {
+    const byte = bytes[i];
+    if (inString) {
+      if (byte === 0x5c)
+        i++; // a backslash and what it escapes
+      else if (byte === 0x22) inString = false;
+    } else if (byte === 0x22) inString = true;
+    else if (byte === 0x7b || byte === 0x5b) deepest = Math.max(deepest, ++depth);
+    else if (byte === 0x7d || byte === 0x5d) depth--;
+  }
+  return deepest;
 }

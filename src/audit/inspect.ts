@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What a bundle says of itself, without trust: no signature is judged and no blob is read. */
 import type { Inventory } from '../bundle/inventory.ts';
+import { MAX_DOCUMENT_BYTES } from '../bundle/limits.ts';
 import { peekBundle } from '../bundle/peek.ts';
+import { parseJson } from '../json.ts';
 import type { Digest } from '../store/digest.ts';
 import { readMessageSignature } from '../trust/message-signature.ts';
 import { decodeSlot } from '../trust/slots.ts';
@@ -53,7 +55,7 @@ function claimOf(bytes: Uint8Array, slot: number): SlotClaim {
 
 function parseOrNull(bytes: Buffer): unknown {
   try {
-    return JSON.parse(bytes.toString());
+    return parseJson(bytes, 'provenance.json', 'BUNDLE_MALFORMED', MAX_DOCUMENT_BYTES);
   } catch {
     return null;
   }

@@ -21,6 +21,7 @@ export const Name = z
 /** Semantic version 2.0.0, without build metadata (two builds of one version would compare equal). */
 export const Version = z
   .string()
+  .max(64)
   .regex(
     /^(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$/,
     "expected a semantic version such as '1.4.0'",
@@ -52,17 +53,41 @@ export const Line = z
   .max(2048)
   .regex(/^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]*$/u, 'expected one line of printable text');
 
-/** A full image reference with a tag: `registry.example:5000/group/name:tag`. */
+const LABEL = '[a-z0-9]+(?:-+[a-z0-9]+)*';
+const HOST = `(?:localhost|${LABEL}(?:\\.${LABEL})+|${LABEL}(?:\\.${LABEL})*(?=:))(?::[0-9]{1,5})?`;
+const PART = '[a-z0-9]+(?:(?:\\.|__?|-+)[a-z0-9]+)*';
+const IMAGE_REF = new RegExp(`^${HOST}(?:/${PART})+:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`);
+
+/**
+ * A full image reference with a tag, `registry.example:5000/group/name:tag`, in the grammar of the distribution
+ * project (reference.go) and in the one spelling that engines normalise to, so that two references are one tag
+ * exactly when they are equal. It goes into paths of the engine's API: nothing but this grammar may.
+ */
+export function isImageRef(ref: string): boolean {
+  if (ref.length > 384 || !IMAGE_REF.test(ref)) return false;
+  const [host = '', ...path] = ref.split('/');
+  const port = /:(\d+)$/.exec(host)?.[1];
+  if (port !== undefined && Number(port) > 65_535) return false;
+  return host !== 'index.docker.io' && (host !== 'docker.io' || path.length >= 2);
+}
+
 export const ImageRef = z
   .string()
-  .max(512)
-  .regex(
-    /^[a-z0-9.-]+(:\d{1,5})?(\/[a-z0-9]+([._-]+[a-z0-9]+)*)+:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/,
-    "expected a full image reference 'registry/repository:tag'",
+  .refine(
+    isImageRef,
+    "expected a full image reference 'registry/repository:tag', as docker.io/library/nginx:1.29",
   );
 
-/** Value of an engine option; `true` stands for a bare flag. */
-const OptionValue = z.union([z.string().max(4096), z.number(), z.boolean()]);
+/** Value of an engine option; `true` stands for a bare flag. Templates have line feeds and tabs; no argument can have NUL. */
+const OptionValue = z.union([
+  z
+    .string()
+    .max(65_536)
+    // oxlint-disable-next-line no-control-regex -- they are what is refused
+    .regex(/^[^\x00-\x08\x0b-\x1f\x7f]*$/, 'expected text without control characters'),
+  z.number(),
+  z.boolean(),
+]);
 
 /** A service of the stack, the same in the manifest and in the inventory. */
 export const ServiceSpec = z.strictObject({
@@ -180,6 +205,13 @@ function checkInventory(inventory: Inventory): void {
       `files of model ${model.name}`,
       model.files.map((f) => f.path),
     );
+  for (const paths of [
+    ...inventory.models.map((m) => m.files.map((f) => f.path)),
+    inventory.configs.map((c) => c.name),
+  ]) {
+    const both = fileAndFolder(paths);
+    if (both !== undefined) throw malformed(`${both} is a file and a folder`);
+  }
   if (new Set(inventory.images.map((i) => i.ref)).size !== inventory.images.length)
     throw malformed('two images have one reference');
   const images = new Set(inventory.images.map((i) => i.name));
@@ -190,6 +222,18 @@ function checkInventory(inventory: Inventory): void {
   }
   if (inventory.gateway && !images.has(inventory.gateway.image))
     throw malformed('the gateway names an image that the bundle does not hold');
+}
+
+/** A path that is also the folder of another one, which no disk can hold; undefined when there is none. */
+export function fileAndFolder(paths: readonly string[]): string | undefined {
+  const files = new Set(paths);
+  return paths.flatMap((path) => foldersOf(path)).find((folder) => files.has(folder));
+}
+
+/** `a/b/c` → `a`, `a/b`. */
+function foldersOf(path: string): string[] {
+  const parts = path.split('/').slice(0, -1);
+  return parts.map((_, i) => parts.slice(0, i + 1).join('/'));
 }
 
 /** What a blob is for, in words, for messages. */

@@ -25,6 +25,8 @@ const UpstreamManifest = z.object({
   mediaType: z.string().optional(),
   config: UpstreamDescriptor,
   layers: z.array(UpstreamDescriptor).max(MAX_LAYERS),
+  // A document that is an index as well would be read as one by half of the tools (CVE-2021-41190).
+  manifests: z.undefined().optional(),
 });
 
 const UpstreamConfig = z.object({

@@ -255,6 +255,11 @@ async function readImage(
   };
   const manifestBytes = await read(image.manifest, `the manifest of image ${image.name}`);
   const parsed = parseImageManifest(manifestBytes, `the manifest of image ${image.name}`, 'BUNDLE_MALFORMED');
+  // containerd believes the descriptor's type, classic engines the manifest: they must not be able to differ (CVE-2021-41190).
+  if (image.manifest.mediaType !== parsed.mediaType)
+    throw malformed(
+      `the manifest of image ${image.name} is ${parsed.mediaType}, its descriptor says another type`,
+    );
   const configBytes = await read(parsed.config, `the config of image ${image.name}`);
   const config = parseImageConfig(configBytes, `the config of image ${image.name}`, 'BUNDLE_MALFORMED');
   if (`${config.os}/${config.architecture}` !== platform)

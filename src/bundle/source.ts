@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { asSealiftError, SealiftError } from '../errors.ts';
 
@@ -27,7 +28,8 @@ export class FileSource implements ByteSource {
 
   static async open(path: string): Promise<FileSource> {
     try {
-      const handle = await open(path, 'r');
+      // A medium can hold a FIFO or a device under the bundle's name: opening one must not block.
+      const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
       const info = await handle.stat();
       if (info.isFile()) return new FileSource(path, info.size, handle);
       await handle.close();
@@ -41,7 +43,7 @@ export class FileSource implements ByteSource {
     let done = 0;
     while (done < target.length) {
       const bytesRead = await this.#read(target, done, position + done);
-      if (bytesRead === 0) throw incomplete(this.name, position + target.length, this.size);
+      if (bytesRead === 0) throw incomplete(this.name, position + target.length, position + done);
       done += bytesRead;
     }
   }

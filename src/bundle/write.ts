@@ -9,7 +9,7 @@ import { digestOf, Hasher, type Digest, type Expected } from '../store/digest.ts
 import { fsyncDir } from '../store/files.ts';
 import { writeFully } from '../store/store.ts';
 import { encodeSlot, SLOT_BYTES, SLOT_COUNT } from '../trust/slots.ts';
-import type { Inventory } from './inventory.ts';
+import { parseInventory, type Inventory } from './inventory.ts';
 import { deriveLayout } from './layout.ts';
 import { MAX_IMAGE_JSON_BYTES } from './limits.ts';
 import { parseImageManifest } from './oci.ts';
@@ -49,6 +49,7 @@ export async function planBundle(
   provenance: Uint8Array,
   blobs: BlobReader,
 ): Promise<BundlePlan> {
+  parseInventory(canonicalJson(inventory)); // what a reader would refuse is never written
   const manifests = new Map(
     await Promise.all(
       inventory.images.map(async ({ name, manifest }) => {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Files that a person names on the command line. */
+import { constants } from 'node:fs';
 import { access, open, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { asSealiftError, SealiftError, type ErrorCode } from '../errors.ts';
@@ -30,7 +31,7 @@ export async function readBytes(
   hint?: string,
 ): Promise<Buffer> {
   try {
-    const handle = await open(path, 'r');
+    const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK); // a FIFO must not block
     try {
       const { buffer, bytesRead } = await handle.read(Buffer.alloc(maxBytes + 1), 0, maxBytes + 1, 0);
       if (bytesRead > maxBytes)

@@ -157,7 +157,7 @@ async function unpack(body: AsyncIterable<Buffer>, file: string, layer: ArchiveL
       await writeFully(handle, chunk as Buffer);
     }
   } catch (cause) {
-    if (!(cause as { code?: string }).code?.startsWith('ZSTD_')) throw cause;
+    if (!/^(ZSTD|Z)_/.test((cause as { code?: string }).code ?? '')) throw cause; // Z_BUF_ERROR: it ends too early
     throw new SealiftError(
       'CONTENT_MISMATCH',
       `layer ${layer.blob.digest} is not zstd, as its media type says`,

@@ -8,7 +8,8 @@ import { PassThrough, Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import Docker from 'dockerode';
 import { SealiftError, type ErrorCode } from '../errors.ts';
-import type { Digest } from '../store/digest.ts';
+import { isImageRef } from '../bundle/inventory.ts';
+import { isDigest, type Digest } from '../store/digest.ts';
 import { printable } from './text.ts';
 
 /** Limit for requests that are answered from memory, in milliseconds. Loading and removing have none. */
@@ -70,6 +71,14 @@ interface ListedManifest {
   Available: boolean;
 }
 
+/**
+ * dockerode puts a reference into the path of a request as it is. The inventory has let nothing else through;
+ * this is the second wall.
+ */
+function demandReference(reference: string): void {
+  if (!isImageRef(reference) && !isDigest(reference)) throw new TypeError('not a reference of an image');
+}
+
 export class EngineClient {
   readonly facts: EngineFacts;
   readonly socket: string;
@@ -102,6 +111,7 @@ export class EngineClient {
 
   /** What the engine has under a reference or an ID, or undefined. */
   async image(reference: string): Promise<EngineImage | undefined> {
+    demandReference(reference);
     const found = await this.#ask(`inspecting image ${reference}`, () =>
       this.#quick.getImage(reference).inspect(),
     );

@@ -11,7 +11,7 @@ import { canonicalJson } from '../../src/json.ts';
 import { digestOf, type Digest } from '../../src/store/digest.ts';
 import { keySigner, signSums } from '../../src/trust/sign.ts';
 import { person, policyOf, provenanceOf, sampleBundle, verifyAll } from '../support/sample.ts';
-import { tempDir } from '../support/workspace.ts';
+import { runOk, tempDir } from '../support/workspace.ts';
 
 const alice = person('alice');
 const policy = policyOf([alice]);
@@ -159,6 +159,12 @@ describe('headers', () => {
   });
 });
 
+it('a FIFO under the name of the bundle', async () => {
+  const path = `${tempDir('fifo')}/x.tar`;
+  await runOk('mkfifo', [path]);
+  await expect(openBundle(path, { policy, now: new Date() })).rejects.toMatchObject({ code: 'NOT_A_BUNDLE' });
+});
+
 describe('the end', () => {
   it.each<[string, Buffer, string]>([
     ['a third zero block', Buffer.alloc(1536), 'BUNDLE_MALFORMED'],
@@ -253,6 +259,27 @@ describe('documents under a good signature', () => {
     ['two images with one reference', (i) => (i.images[1]!.ref = i.images[0]!.ref)],
     ['an option that is not one', (i) => (i.services[0]!.options = { '-v': '/:/host' })],
     ['an unknown key', (i) => Object.assign(i, { extra: true })],
+    [
+      'a reference that climbs out of a path of the engine',
+      (i) => (i.images[0]!.ref = '../127.0.0.9/leak:1'),
+    ],
+    ['a reference to another object of the engine', (i) => (i.images[0]!.ref = '../containers/aa:1')],
+    ['a reference in a spelling that engines shorten', (i) => (i.images[0]!.ref = 'docker.io/nginx:1')],
+    ['a reference by an alias of a registry', (i) => (i.images[0]!.ref = 'index.docker.io/library/nginx:1')],
+    ['a reference with a port that is none', (i) => (i.images[0]!.ref = 'localhost:99999/x:1')],
+    ['a reference with empty labels', (i) => (i.images[0]!.ref = 'a/b...c:1')],
+    ['an image manifest under another media type', (i) => (i.images[0]!.manifest.mediaType = 'text/plain')],
+    [
+      'an image manifest that claims to be an index',
+      (i) => (i.images[0]!.manifest.mediaType = 'application/vnd.oci.image.index.v1+json'),
+    ],
+    ['a file that is a folder as well', (i) => (i.models[0]!.files[2]!.path = 'config.json/x')],
+    [
+      'a config that is a folder as well',
+      (i) => i.configs.push({ ...i.configs[0]!, name: 'prometheus.yml/x' }),
+    ],
+    ['an option value with a NUL', (i) => (i.services[0]!.options = { seed: 'a\u0000b' })],
+    ['a version without end', (i) => (i.version = `1.0.0-${'a'.repeat(300)}`)],
   ])('%s', async (_, change) => {
     expect(await forged(inventory(change))).toBe('BUNDLE_MALFORMED');
   });

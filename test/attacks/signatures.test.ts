@@ -90,7 +90,7 @@ describe('empty, truncated and junk slots', () => {
     ['numbers for text', forged((b) => Object.assign(b.messageSignature, { signature: 7 }))],
     ['no signature in it', withSignature(Buffer.alloc(0))],
     ['random bytes', rawSlot('\u0007\u001b[31m"}')],
-    ['JSON nested 2,700 deep', `${'{"a":'.repeat(2700)}1${'}'.repeat(2700)}`],
+    ['JSON nested 2,700 deep', rawSlot(`${'{"a":'.repeat(2700)}1${'}'.repeat(2700)}`)],
     ['own __proto__ members', byAlice.replace('{', '{"__proto__":{"content":{"$case":"messageSignature"}},')],
     ['an unknown member, which cosign refuses', forged((b) => (b['comment'] = 'hello'))],
     ['an unknown member that is empty', forged((b) => (b.verificationMaterial['comment'] = {}))],
