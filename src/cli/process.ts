@@ -30,7 +30,7 @@ function demandNode(version: string): void {
   if (major > OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor >= OLDEST_NODE[1])) return;
   process.stderr.write(
     `sealift: error: Node ${OLDEST_NODE.join('.')} or newer is needed, this is ${version}\n` +
-      '  hint: `npm ci` in the repository brings one: node_modules/.bin/node\n',
+      '  hint: `./scripts/setup` in the repository brings one: node_modules/.bin/node\n',
   );
   process.exit(2);
 }
