@@ -6,6 +6,8 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import {
+  accessSync,
+  constants,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -122,7 +124,16 @@ export function withSystemPath(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 /** The full path of a command, or undefined. */
 export function findCommand(name: string): string | undefined {
   const folders = withSystemPath(process.env)['PATH']?.split(delimiter) ?? [];
-  return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
+  return folders.map((folder) => join(folder, name)).find((path) => isExecutable(path));
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 export type Server = {
