@@ -82,6 +82,11 @@ export const ERRORS = {
     about:
       'A source sent something that breaks its own protocol or our limits (too large, malformed, unsupported).',
   },
+  STORE_DAMAGED: {
+    exit: 1,
+    about:
+      'A blob of the store no longer hashes to its name: a failing disk, or somebody wrote into it. Remove the file that the hint names and run again: it is fetched again.',
+  },
   UNSAFE_NAME: {
     exit: 1,
     about: 'A source names a file outside its own folder, or with characters that no file name may have.',
@@ -210,6 +215,16 @@ export const ERRORS = {
   SERVICE_UNSUPPORTED: {
     exit: 20,
     about: 'This sealift has no row for the engine that a service of the bundle names.',
+  },
+  HOST_CHANGED: {
+    exit: 20,
+    about:
+      'Another sealift changed this host after the plan was shown, so what would be done is not what was agreed to. Run again and look at the new plan.',
+  },
+  RELEASE_CONFLICT: {
+    exit: 20,
+    about:
+      'A release of another bundle has the folder that this one needs, because name and version run together. Uninstall that one, or build under another name.',
   },
   // 21-22: install
   IMAGE_NOT_PROVED: {

@@ -44,6 +44,7 @@ export interface VerifiedImage {
 }
 
 interface Opened {
+  policy: TrustPolicy;
   source: ByteSource;
   digest: Digest;
   inventory: Inventory;
@@ -99,6 +100,15 @@ export class VerifiedBundle {
       yield chunk;
     }
     if (extent.size === 0) demandDigest(hasher.digest(), expected);
+  }
+
+  /**
+   * Judges the version once more, against what the host has installed by now.
+   * @throws {SealiftError} BUNDLE_REVOKED, VERSION_REFUSED
+   */
+  recheckPolicy(installed: { version: string; digest: Digest } | undefined): void {
+    const { name, version } = this.inventory;
+    checkPolicy({ name, version, digest: this.digest }, this.#opened.policy, installed);
   }
 
   /**
@@ -194,6 +204,7 @@ async function judge(source: ByteSource, options: OpenOptions): Promise<Opened> 
   await checkGenerated(layout, blobs, walk);
   ok('structure', `${sums.blobs.length} blobs, ${source.size} bytes, canonical`);
   return {
+    policy: options.policy,
     source,
     digest,
     inventory,

@@ -2,7 +2,7 @@
 /** The deterministic writer: the same inventory, provenance and blobs give the same bytes from `bundle.json` on (FORMAT.md §7). */
 import { open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
-import { asSealiftError, SealiftError } from '../errors.ts';
+import { asSealiftError, type SealiftError } from '../errors.ts';
 import { silent, type Emit } from '../events.ts';
 import { canonicalJson } from '../json.ts';
 import { digestOf, Hasher, type Digest, type Expected } from '../store/digest.ts';
@@ -21,6 +21,8 @@ export interface BlobReader {
   stream(digest: Digest): AsyncIterable<Uint8Array>;
   /** A small blob, checked against its digest. */
   readBytes(expected: Expected, maxBytes: number): Promise<Buffer>;
+  /** The error for a blob that does not hash to its name. */
+  rotten(digest: Digest): SealiftError;
 }
 
 export interface BundlePlan {
@@ -86,7 +88,7 @@ export async function planBundle(
  * Writes the archive to a temporary name beside `path`, fsyncs it and renames it. Every blob is hashed once more
  * on its way from the store, so a bundle never carries what its SHA256SUMS does not say.
  * @param signatures Sigstore bundles over `plan.sums`, at most eight
- * @throws {SealiftError} CONTENT_MISMATCH (the store has rotted), DISK_FULL, IO_ERROR, INTERRUPTED
+ * @throws {SealiftError} STORE_DAMAGED, DISK_FULL, IO_ERROR, INTERRUPTED
  */
 export async function writeBundle(
   path: string,
@@ -168,9 +170,7 @@ class Writer {
       await this.#write(chunk);
     }
     if (hasher.size !== blob.size || hasher.digest() !== blob.digest) {
-      throw new SealiftError('CONTENT_MISMATCH', `the store's copy of ${blob.digest} is damaged`, {
-        hint: 'run `sealift build` with another --store, or remove that blob from the store: it will be fetched again',
-      });
+      throw blobs.rotten(blob.digest);
     }
     await this.#write(Buffer.alloc(padding(blob.size)));
   }

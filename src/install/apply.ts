@@ -2,12 +2,14 @@
 /**
  * Carries out a plan. The process may be killed at any moment: the journal is ahead of the host, every step is
  * checked before it is applied, and the same command goes on where it was. When a step fails, everything that
- * this bundle placed is taken back, also what an earlier, killed run of it placed. An interruption takes nothing back.
+ * this bundle placed is taken back, also what an earlier, killed run of it placed. An interruption takes nothing
+ * back, and neither does a fault of medium or disk while content is still being copied.
  */
-import { asSealiftError, SealiftError } from '../errors.ts';
+import { asSealiftError, SealiftError, type ErrorCode } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import { Journal, readJournal } from './journal.ts';
 import type { Plan } from './plan.ts';
+import { checkRelease } from './preflight.ts';
 import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
 import type { Progress, Step } from './step.ts';
 import { dropPrevious } from './steps/files.ts';
@@ -21,7 +23,8 @@ export interface ApplyOptions {
 /**
  * @throws {SealiftError} what a step throws, after everything was taken back (CONTENT_MISMATCH, IMAGE_LOAD_FAILED,
  *   IMAGE_NOT_PROVED, SERVICE_UNHEALTHY, SMOKE_TEST_FAILED, ENGINE_FAILED, TAG_CONFLICT, DISK_FULL, IO_ERROR);
- *   ROLLBACK_INCOMPLETE when that failed; INTERRUPTED, LOCKED
+ *   ROLLBACK_INCOMPLETE when that failed; INTERRUPTED, LOCKED; HOST_CHANGED, VERSION_REFUSED, RELEASE_CONFLICT before
+ *   anything is changed; DISK_FULL, IO_ERROR and BUNDLE_INCOMPLETE with all content kept, while nothing else was begun
  */
 export async function applyPlan(plan: Plan, options: ApplyOptions): Promise<Receipt> {
   const { home } = plan.work.world;
@@ -29,19 +32,47 @@ export async function applyPlan(plan: Plan, options: ApplyOptions): Promise<Rece
   const unlock = await home.lock('install');
   try {
     await home.prepare();
+    await plan.work.world.engine.sweepProbes();
     const journal = await openJournal(plan);
-    return await carryOut(plan, journal, options);
+    return await carryOut(await planAgain(plan), journal, options);
   } finally {
     await unlock();
   }
 }
 
-/** The journal of this bundle. One that another bundle left unfinished is taken back first. */
+/**
+ * The plan from what the host is under the lock. Between the first one and now there was a question to a person, and
+ * others may have installed: an older version must not come in, nothing be done that was not shown, and what to
+ * return to must be what is there now.
+ */
+async function planAgain(plan: Plan): Promise<Plan> {
+  const { bundle, work } = plan;
+  const { home } = work.world;
+  await checkRelease(home, bundle.inventory);
+  bundle.recheckPolicy((await home.installed()).get(bundle.inventory.name));
+  const again = await work.remake();
+  const shown = new Set(plan.steps.filter((step) => step.state === 'needed').map(({ id }) => id));
+  const unseen = again.steps.find((step) => step.state === 'needed' && !shown.has(step.id));
+  if (again.replaces !== plan.replaces)
+    throw hostChanged(`${again.replaces ?? 'nothing'} would be replaced, not ${plan.replaces ?? 'nothing'}`);
+  // Taking an unfinished install back, which the plan did say, also takes what the two bundles share.
+  if (unseen !== undefined && work.unfinished === undefined)
+    throw hostChanged(`to do now: ${unseen.describe}`);
+  return again;
+}
+
+const hostChanged = (how: string): SealiftError =>
+  new SealiftError('HOST_CHANGED', `the host changed since the plan was made: ${how}`, {
+    hint: 'run the same command again, and look at the new plan',
+  });
+
+/** The journal of this bundle. One that another bundle left unfinished is taken back first, if the plan said so. */
 async function openJournal({ bundle, release, work }: Plan): Promise<Journal> {
   const { home } = work.world;
   const left = await readJournal(home);
   if (left?.bundle === bundle.digest) return new Journal(home, left);
   if (left !== undefined) {
+    if (left.bundle !== work.unfinished) throw hostChanged(`an install of ${left.release} was begun`);
     work.world.emit({
       type: 'warning',
       code: 'UNFINISHED',
@@ -49,6 +80,7 @@ async function openJournal({ bundle, release, work }: Plan): Promise<Journal> {
     });
     await rollBack(new Journal(home, left), work.world, undefined);
   }
+  await dropPrevious(home, release); // left by a kill right after a success: nothing to return to
   return Journal.fresh(home, bundle.digest, release, work.now());
 }
 
@@ -62,13 +94,38 @@ async function carryOut(plan: Plan, journal: Journal, options: ApplyOptions): Pr
     for (const step of plan.work.steps) await carryOutStep(step, plan, journal, options);
   } catch (thrown) {
     const error = asInstallError(thrown, plan.release, options.signal);
-    if (error.code !== 'INTERRUPTED') await rollBack(journal, world, error);
-    throw error;
+    if (error.code === 'INTERRUPTED') throw error;
+    if (canGoOn(error, journal)) throw toGoOn(error);
+    const begun = journal.state.entries.length > 0;
+    await rollBack(journal, world, error);
+    throw begun ? takenBack(error) : error;
   }
   await journal.remove();
   await dropPrevious(world.home, plan.release);
   return (await readReceipt(world.home, plan.release))!;
 }
+
+/** Faults of a medium or a disk: what was copied has been verified, and copying it again may take hours. */
+const FAULTS_OF_DISKS: ReadonlySet<ErrorCode> = new Set(['IO_ERROR', 'DISK_FULL', 'BUNDLE_INCOMPLETE']);
+
+/** Whether an error may stop the install as an interruption does: so far there is content alone, and nothing runs from it. */
+const canGoOn = ({ code }: SealiftError, { state }: Journal): boolean =>
+  FAULTS_OF_DISKS.has(code) &&
+  state.entries.every(({ record }) => record.kind === 'folder' || record.kind === 'image');
+
+const toGoOn = (error: SealiftError): SealiftError =>
+  new SealiftError(error.code, error.message, {
+    details: [...error.details, ['kept', 'what was verified so far; nothing was started']],
+    hint: `${error.hint === undefined ? '' : `${error.hint}; `}run the same command again to go on, or \`sealift uninstall\` takes back what was placed`,
+    cause: error,
+  });
+
+const takenBack = (error: SealiftError): SealiftError =>
+  new SealiftError(error.code, `${error.message}; everything was taken back`, {
+    details: error.details,
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    cause: error,
+  });
 
 async function carryOutStep(
   step: Step,

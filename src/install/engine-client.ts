@@ -21,6 +21,9 @@ const ZSTD_API: ApiVersion = [1, 42];
 /** First API that says for each manifest of an image whether its content is there: Docker 28. */
 const MANIFESTS_API: ApiVersion = [1, 48];
 
+/** Label of containers that are made only to see whether an image's content is there. */
+const PROBE_LABEL = 'dev.sealift.probe';
+
 type ApiVersion = readonly [number, number];
 
 /**
@@ -166,13 +169,24 @@ export class EngineClient {
   }
 
   async #canCreate(id: Digest): Promise<boolean> {
+    const probe = { Image: id, Cmd: ['true'], NetworkDisabled: true, Labels: { [PROBE_LABEL]: 'true' } };
     try {
-      const container = await this.#slow.createContainer({ Image: id, Cmd: ['true'], NetworkDisabled: true });
-      await container.remove({ force: true });
+      const container = await this.#slow.createContainer(probe);
+      await container.remove({ force: true }).catch(() => undefined); // somebody swept it
       return true;
     } catch {
       return false;
     }
+  }
+
+  /** Removes the containers that a killed process made to see whether an image is whole; they hold the image. */
+  async sweepProbes(): Promise<void> {
+    const filters = { label: [`${PROBE_LABEL}=true`], status: ['created'] };
+    const left = await this.#ask('listing containers', () =>
+      this.#quick.listContainers({ all: true, filters }),
+    );
+    for (const { Id } of left ?? [])
+      await this.#ask('removing a container', () => this.#slow.getContainer(Id).remove({ force: true }));
   }
 
   /** Takes a tag away, and with its last tag the image. A tag that is not there is no error. */

@@ -4,7 +4,7 @@
  * outlive a release, `current` and `installed.json`. Paths that are written down (journal, receipt) are relative
  * to the home, so that a home can be restored elsewhere.
  */
-import { mkdir, readdir, readFile, readlink, rename, rm, symlink } from 'node:fs/promises';
+import { mkdir, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { DigestSchema, Name, Version } from '../bundle/inventory.ts';
@@ -14,8 +14,8 @@ import { digestOf, hexOf, type Digest } from '../store/digest.ts';
 import { fsyncDir, writeFileDurably } from '../store/files.ts';
 import { lockFolder } from '../store/lock.ts';
 
-/** Longest journal, receipt or installed.json that is read, in bytes: room for about 50,000 model files. */
-export const MAX_STATE_BYTES = 16 * 1024 * 1024;
+/** Longest journal, receipt or installed.json that is read, in bytes: room for as many files as a bundle can list. */
+export const MAX_STATE_BYTES = 64 * 1024 * 1024;
 
 /** What this host has installed under a bundle's name; the memory against rollbacks. */
 export interface InstalledVersion {
@@ -96,7 +96,15 @@ export class Home {
   /** Releases that were installed completely: those with a receipt. */
   async releases(): Promise<string[]> {
     const names = await readdir(this.path('releases')).catch(() => []);
-    return names.filter((name) => !name.startsWith('.')).sort();
+    const complete = await Promise.all(
+      names.map((name) =>
+        stat(this.receiptFile(name)).then(
+          () => true,
+          () => false,
+        ),
+      ),
+    );
+    return names.filter((name, i) => !name.startsWith('.') && complete[i]).sort();
   }
 
   /**
@@ -134,13 +142,34 @@ export class Home {
     await mkdir(this.path('spool'), { recursive: true, mode: 0o700 });
   }
 
+  async #sweepFolder(folder: string): Promise<void> {
+    for (const name of await readdir(folder).catch(() => [])) {
+      const path = join(folder, name);
+      if (TEMPORARY.test(name)) await rm(path, { force: true });
+      else if (LOCK_ATTEMPT.test(name) && (await isOld(path))) await rm(path, { force: true });
+    }
+  }
+
   /** Removes what only a killed process leaves: temporary files and unpacked layers. For the holder of the lock. */
   async sweep(): Promise<void> {
     await rm(this.path('spool'), { recursive: true, force: true });
-    const left = (await readdir(this.root)).filter((name) => /\.\d+\.tmp$/.test(name));
-    for (const name of left) await rm(this.path(name), { force: true });
+    const releases = await readdir(this.path('releases')).catch(() => []);
+    for (const folder of ['.', 'secrets', ...releases.map((name) => join('releases', name))])
+      await this.#sweepFolder(this.path(folder));
   }
 }
+
+/** Of `setCurrent` above, and of `writeFileDurably`. */
+const TEMPORARY = /\.(?:\d+|[0-9a-f-]{36})\.tmp$/;
+/** Of `lockFolder`, which has one for a moment; that of a living process must stay. */
+const LOCK_ATTEMPT = /^lock\.[0-9a-f-]{36}$/;
+const OLD_MS = 60_000;
+
+const isOld = (path: string): Promise<boolean> =>
+  stat(path).then(
+    ({ mtimeMs }) => Date.now() - mtimeMs > OLD_MS,
+    () => false,
+  );
 
 /** Name of the release folder of a bundle. Names and versions hold no '/', and no release starts with a dot. */
 export const releaseName = (bundle: { name: string; version: string }): string =>

@@ -10,6 +10,7 @@ import { access, constants, mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SealiftError } from '../errors.ts';
+import type { Home } from './home.ts';
 import { printable } from './text.ts';
 
 /** How much of a process's output is kept, in bytes of each stream. */
@@ -131,6 +132,16 @@ export interface ComposeOptions {
   configFolder: string;
   /** Path of a Compose v2 executable, instead of looking for one. */
   compose?: string;
+}
+
+/** Looks for Compose when it is asked for, and only once: bundles without services need none. */
+export function composeFinder(
+  options: Omit<ComposeOptions, 'configFolder'> & { home: Home },
+): () => Promise<Compose> {
+  let found: Promise<Compose> | undefined;
+  const find = (): Promise<Compose> =>
+    Compose.find({ ...options, configFolder: options.home.path('docker-config') });
+  return () => (found ??= find());
 }
 
 /** Compose v2, found once and asked for its version. */

@@ -21,6 +21,8 @@ export interface Outcomes {
 export interface ReceiptInput {
   bundle: VerifiedBundle;
   world: World;
+  /** Version of Compose, for a bundle with services. */
+  compose: string | undefined;
   outcomes: Outcomes;
   modelPaths: ReadonlyMap<string, string>;
   services: readonly Service[];
@@ -48,7 +50,7 @@ export function makeReceipt(input: ReceiptInput): Receipt {
       signers: verdict.accepted.map(({ slot, signer, fingerprint }) => ({ slot, signer, fingerprint })),
     },
     engine: { version, apiVersion, platform, store },
-    compose: world.compose.version,
+    ...(input.compose === undefined ? {} : { compose: input.compose }),
     images: bundle.images.map((image) => ({
       name: image.name,
       ref: image.ref,

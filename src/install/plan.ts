@@ -9,18 +9,19 @@ import { Store } from '../store/store.ts';
 import { EngineClient } from './engine-client.ts';
 import { servicesOf, type Service } from './engines.ts';
 import { releaseName, type Home } from './home.ts';
-import { Compose } from './host.ts';
-import { readJournal } from './journal.ts';
+import { composeFinder, type Compose } from './host.ts';
+import { readJournal, type JournalState } from './journal.ts';
 import {
   checkDisk,
   checkPlatform,
   checkPort,
+  checkRelease,
   checkTags,
   engineDiskWarning,
   Findings,
   spoolBytes,
 } from './preflight.ts';
-import { readReceipt } from './receipt.ts';
+import { readReceipt, readReceipts } from './receipt.ts';
 import { apiKeysFile, readApiKeys, readSite, type Site } from './site.ts';
 import type { Step, StepState, World } from './step.ts';
 import { configStep } from './steps/config.ts';
@@ -29,7 +30,7 @@ import { CurrentStep, SmokeStep, type Changes } from './steps/finish.ts';
 import { expectedId, ImageStep } from './steps/image.ts';
 import { modelPath, modelStep } from './steps/model.ts';
 import { ReturnStep, ServiceStep } from './steps/service.ts';
-import { projectName } from './targets/compose.ts';
+import { projectName, RELEASE_LABEL } from './targets/compose.ts';
 import { readTls, type TlsFiles } from './tls.ts';
 import { makeReceipt, type Outcomes } from './outcome.ts';
 
@@ -61,6 +62,8 @@ export interface Plan {
   release: string;
   /** The release that runs now and would be replaced. */
   replaces: string | undefined;
+  /** A release whose install another bundle left unfinished; it would be taken back first. */
+  takesBack: string | undefined;
   gatewayUrl: string | undefined;
   /** Path of the file with the clients' keys. */
   apiKeysFile: string | undefined;
@@ -77,6 +80,10 @@ export interface Work {
   changes: Changes;
   outcomes: Outcomes;
   now: () => Date;
+  /** The bundle whose unfinished install would be taken back first. */
+  unfinished: Digest | undefined;
+  /** Makes the plan again from what the host is now. For the holder of the home's lock. */
+  remake: () => Promise<Plan>;
 }
 
 /** The host's side of a bundle with services. */
@@ -89,32 +96,37 @@ interface Stack {
 /**
  * Judges the host and lists what an install would do. Changes nothing but makes the home's empty folders.
  * @throws {SealiftError} SITE_MISSING, SITE_INVALID; ENGINE_NOT_RUNNING, ENGINE_UNSUPPORTED, COMPOSE_UNSUPPORTED,
- *   SERVICE_UNSUPPORTED, TLS_INVALID, PORT_TAKEN, DISK_TOO_SMALL, TAG_CONFLICT
+ *   SERVICE_UNSUPPORTED, TLS_INVALID, PORT_TAKEN, DISK_TOO_SMALL, TAG_CONFLICT, RELEASE_CONFLICT
  */
 export async function planInstall(bundle: VerifiedBundle, input: PlanInput): Promise<Plan> {
   const emit = input.emit ?? silent;
   emit({ type: 'stage', name: 'looking at this host' });
   await mkdir(input.home.root, { recursive: true, mode: 0o755 });
   const store = await Store.open(input.home.root);
-  const { world, stack } = await preflight(bundle, input, store, emit);
-  return makePlan(bundle, input, world, stack);
+  const host = await preflight(bundle, input, store, emit);
+  return makePlan(bundle, input, host);
 }
 
-async function preflight(
-  bundle: VerifiedBundle,
-  input: PlanInput,
-  store: Store,
-  emit: Emit,
-): Promise<{ world: World; stack: Stack | undefined }> {
+/** What preflight found. */
+interface Host {
+  world: World;
+  stack: Stack | undefined;
+  compose: Compose | undefined;
+}
+
+async function preflight(bundle: VerifiedBundle, input: PlanInput, store: Store, emit: Emit): Promise<Host> {
   const { home, now } = input;
   const { inventory } = bundle;
-  const site = inventory.services.length > 0 ? await readSite(home) : undefined;
+  const serves = inventory.services.length > 0;
   const unfinished = await readJournal(home);
   const findings = new Findings(emit);
   const say = async (detail: Promise<string> | string): Promise<{ detail: string; value: undefined }> => ({
     detail: await detail,
     value: undefined,
   });
+  const site = serves
+    ? await findings.check('site', async () => ({ value: await readSite(home), detail: home.siteFile }))
+    : undefined;
   const engine = await findings.check('engine', async () => {
     const value = await EngineClient.connect(input.socket);
     return { value, detail: `${value.facts.version}, ${value.facts.store} store, on ${input.socket}` };
@@ -123,10 +135,13 @@ async function preflight(
     await findings.check('platform', () =>
       say(Promise.resolve().then(() => checkPlatform(engine, inventory.platform))),
     );
-  const compose = await findings.check('compose', async () => {
-    const value = await Compose.find({ ...input, configFolder: home.path('docker-config') });
-    return { value, detail: `version ${value.version}` };
-  });
+  const findCompose = composeFinder(input);
+  const compose = serves
+    ? await findings.check('compose', async () => {
+        const value = await findCompose();
+        return { value, detail: `version ${value.version}` };
+      })
+    : undefined;
   const services = await findings.check('services', async () => ({
     value: servicesOf(inventory),
     detail: inventory.services.map((s) => s.engine).join(', ') || 'none',
@@ -137,6 +152,7 @@ async function preflight(
   if (site) await findings.check('keys', () => say(keysFinding(site, home)));
   if (site && engine)
     await findings.check('port', () => say(checkPort(engine, site, projectName(inventory.name))));
+  await findings.check('release', () => say(checkRelease(home, inventory)));
   const blobs: Expected[] = [...inventory.models.flatMap((m) => m.files), ...inventory.configs];
   await findings.check('disk', () =>
     say(checkDisk(home, store, blobs, engine ? spoolBytes(bundle, engine) : 0)),
@@ -148,8 +164,8 @@ async function preflight(
   findings.demandNone();
   const warning = await engineDiskWarning(engine!, bundle);
   if (warning !== undefined) findings.warn('engine disk', warning);
-  const world = { home, store, engine: engine!, compose: compose!, emit };
-  return { world, stack: site && { site, tls: tls!, services: services! } };
+  const world = { home, store, engine: engine!, compose: findCompose, emit };
+  return { world, compose, stack: site && { site, tls: tls!, services: services! } };
 }
 
 function tlsFinding(tls: TlsFiles, findings: Findings): { value: TlsFiles; detail: string } {
@@ -172,19 +188,17 @@ async function keysFinding(site: Site, home: Home): Promise<string> {
   return keys === undefined ? `one will be made in ${file}` : `${keys.length} in ${file}`;
 }
 
-async function makePlan(
-  bundle: VerifiedBundle,
-  input: PlanInput,
-  world: World,
-  stack: Stack | undefined,
-): Promise<Plan> {
+async function makePlan(bundle: VerifiedBundle, input: PlanInput, host: Host): Promise<Plan> {
   const { home } = input;
+  const { world, stack } = host;
   const { inventory } = bundle;
   const release = releaseName(inventory);
   const changes: Changes = { changed: false };
   const outcomes: Outcomes = { list: [], brought: new Set(), startedAt: input.now() };
-  const replaces = await replacedRelease(home, projectName(inventory.name));
-  const steps = await listSteps({ bundle, input, world, stack, changes, outcomes, replaces });
+  const unfinished = await readJournal(home);
+  const foreign = unfinished?.bundle === bundle.digest ? undefined : unfinished;
+  const replaces = stack && (await replacedRelease(world, projectName(inventory.name), unfinished));
+  const steps = await listSteps({ bundle, input, ...host, changes, outcomes, replaces });
   const planned: PlannedStep[] = [];
   for (const step of steps.filter((s) => !s.passive)) {
     const state = await stateNow(step);
@@ -200,11 +214,20 @@ async function makePlan(
     bundle,
     release,
     replaces: replaces === release ? undefined : replaces,
+    takesBack: foreign?.release,
     gatewayUrl: stack && gatewayUrl(stack.site),
     apiKeysFile: stack && apiKeysFile(stack.site, home),
     steps: planned,
     totalBytes: planned.reduce((sum, step) => sum + step.bytes, 0),
-    work: { world, steps, changes, outcomes, now: input.now },
+    work: {
+      world,
+      steps,
+      changes,
+      outcomes,
+      now: input.now,
+      unfinished: foreign?.bundle,
+      remake: () => makePlan(bundle, input, host),
+    },
   };
 }
 
@@ -218,11 +241,24 @@ async function stateNow(step: Step): Promise<StepState> {
   }
 }
 
-/** The current release, when it runs in the same Compose project and so would be replaced. */
-async function replacedRelease(home: Home, project: string): Promise<string | undefined> {
+/**
+ * The release that runs in a Compose project and so would be replaced. Its containers say which one it is;
+ * `current` does not, because it may name a release of another bundle. An unfinished install of this project has
+ * noted it before it touched the containers.
+ */
+async function replacedRelease(
+  { home, engine }: World,
+  project: string,
+  unfinished: JournalState | undefined,
+): Promise<string | undefined> {
+  for (const { record } of unfinished?.entries ?? [])
+    if (record.kind === 'return' && record.project === project) return record.release;
+  const ours = (await readReceipts(home))
+    .filter((receipt) => receipt.gateway?.project === project)
+    .map(({ release }) => release);
+  const running = new Set((await engine.containers(project)).map((c) => c.labels[RELEASE_LABEL]));
   const current = await home.current();
-  const receipt = current === undefined ? undefined : await readReceipt(home, current);
-  return receipt?.gateway?.project === project ? current : undefined;
+  return ours.find((release) => running.has(release)) ?? ours.find((release) => release === current);
 }
 
 export const gatewayUrl = ({ hostName, listen }: Site): string =>
@@ -233,6 +269,7 @@ interface Parts {
   input: PlanInput;
   world: World;
   stack: Stack | undefined;
+  compose: Compose | undefined;
   changes: Changes;
   outcomes: Outcomes;
   replaces: string | undefined;
@@ -242,7 +279,8 @@ async function listSteps(parts: Parts): Promise<Step[]> {
   const { bundle, input, world, stack, changes, outcomes } = parts;
   const { inventory } = bundle;
   const modelPaths = new Map<string, string>();
-  for (const model of inventory.models) modelPaths.set(model.name, await modelPath(world, model));
+  for (const model of inventory.models)
+    modelPaths.set(model.name, await modelPath(world, model, bundle.digest));
   const models = await Promise.all(
     inventory.models.map((m) => modelStep(world, bundle, m, modelPaths.get(m.name)!)),
   );
@@ -262,6 +300,7 @@ async function listSteps(parts: Parts): Promise<Step[]> {
       makeReceipt({
         bundle,
         world,
+        compose: parts.compose?.version,
         outcomes,
         modelPaths,
         services: stack?.services ?? [],

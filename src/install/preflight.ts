@@ -12,9 +12,10 @@ import { hexOf, type Digest, type Expected } from '../store/digest.ts';
 import { freeBytes } from '../store/files.ts';
 import type { Store } from '../store/store.ts';
 import type { EngineClient } from './engine-client.ts';
-import type { Home } from './home.ts';
+import { releaseName, type Home } from './home.ts';
 import type { JournalState } from './journal.ts';
 import { listeners, overlaps } from './ports.ts';
+import { readReceipt } from './receipt.ts';
 import type { Site } from './site.ts';
 import { expectedId } from './steps/image.ts';
 import { bytesText } from './text.ts';
@@ -70,6 +71,21 @@ export function checkPlatform(engine: EngineClient, platform: string): string {
   throw new SealiftError(
     'ENGINE_UNSUPPORTED',
     `the bundle is for ${platform}, and the engine runs ${engine.facts.platform}`,
+  );
+}
+
+/**
+ * `demo` 1.0.0-2.0.0 and `demo-1.0.0` 2.0.0 are two bundles, and their releases would share a folder.
+ * @throws {SealiftError} RELEASE_CONFLICT
+ */
+export async function checkRelease(home: Home, bundle: { name: string; version: string }): Promise<string> {
+  const release = releaseName(bundle);
+  const other = (await readReceipt(home, release))?.bundle;
+  if (other === undefined || other.name === bundle.name) return release;
+  throw new SealiftError(
+    'RELEASE_CONFLICT',
+    `release ${release} is ${other.name} ${other.version}, not ${bundle.name} ${bundle.version}`,
+    { hint: `sealift uninstall --release ${release}   (or build this bundle under another name)` },
   );
 }
 

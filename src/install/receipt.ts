@@ -33,7 +33,7 @@ export const Receipt = z.strictObject({
     platform: z.string(),
     store: z.enum(['classic', 'containerd']),
   }),
-  compose: z.string().describe('Version of Compose'),
+  compose: z.string().optional().describe('Version of Compose; a bundle without services needs none'),
   images: z.array(
     z.strictObject({
       name: Name,

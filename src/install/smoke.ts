@@ -18,19 +18,23 @@ import type { TlsFiles } from './tls.ts';
 /** The first request may compile kernels. */
 const REQUEST_SECONDS = 300;
 const MAX_ANSWER_BYTES = 1024 * 1024;
-/** Enough for a model that thinks before it speaks. */
-const MAX_TOKENS = 512;
+/** A few words show that it works; a large model on a small machine may take a second for each. */
+const MAX_TOKENS = 16;
 
 export interface SmokeAnswer {
   service: string;
   model: string;
-  /** The beginning of what the model said. */
+  /** The beginning of what the model said; empty when it was still thinking after the few tokens it was given. */
   answer: string;
 }
 
+const Choice = z.object({
+  message: z.object({ content: z.string().nullish(), reasoning_content: z.string().nullish() }),
+  finish_reason: z.string().nullish(),
+});
 const Answer = z.object({
   model: z.string(),
-  choices: z.array(z.object({ message: z.object({ content: z.string().nullish() }) })).min(1),
+  choices: z.array(Choice).min(1),
 });
 
 export interface SmokeInput {
@@ -104,12 +108,21 @@ function judge(
   const parsed = Answer.safeParse(
     parseJson(Buffer.from(body), 'the answer to the smoke test', 'SMOKE_TEST_FAILED', MAX_ANSWER_BYTES),
   );
-  const content = parsed.data?.choices[0]?.message.content?.trim() ?? '';
-  if (!parsed.success || content === '') throw failed(service, 'the answer holds no text', said);
+  const choice = parsed.data?.choices[0];
+  if (!parsed.success || !hasSpoken(choice!)) throw failed(service, 'the answer holds no text', said);
   if (parsed.data.model !== service.servedModel)
     throw failed(service, `the answer is from model ${printable(parsed.data.model, 100)}`, said);
-  return { service: service.name, model: parsed.data.model, answer: printable(content, 200) };
+  return {
+    service: service.name,
+    model: parsed.data.model,
+    answer: printable(choice!.message.content?.trim() ?? '', 200),
+  };
 }
+
+/** A model that thinks before it speaks may use up its few tokens on that. */
+const hasSpoken = ({ message, finish_reason }: z.infer<typeof Choice>): boolean =>
+  [message.content, message.reasoning_content].some((text) => (text ?? '').trim() !== '') ||
+  finish_reason === 'length';
 
 const failed = (service: Service, why: string, said: string): SealiftError =>
   new SealiftError(

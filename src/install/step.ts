@@ -37,7 +37,8 @@ export interface World {
   home: Home;
   store: Store;
   engine: EngineClient;
-  compose: Compose;
+  /** Looked for when it is first needed. @throws {SealiftError} COMPOSE_UNSUPPORTED */
+  compose: () => Promise<Compose>;
   emit: Emit;
 }
 
@@ -45,10 +46,22 @@ const Release = z.string().regex(/^[a-z][A-Za-z0-9.-]*$/);
 
 /** How to take a step back, one form for each kind of step. */
 export const UndoRecord = z.discriminatedUnion('kind', [
-  z.strictObject({ kind: z.literal('folder'), path: SafePath, blobs: z.array(DigestSchema) }),
+  z.strictObject({
+    kind: z.literal('folder'),
+    path: SafePath,
+    blobs: z.array(DigestSchema),
+    /** True when a release of this home has the folder already: taking back the install must not take it away. */
+    inUse: z.boolean(),
+  }),
   z.strictObject({ kind: z.literal('image'), ref: z.string(), id: DigestSchema }),
   z.strictObject({ kind: z.literal('return'), project: z.string(), release: Release.optional() }),
-  z.strictObject({ kind: z.literal('files'), release: Release, newCaches: SafePath.optional() }),
+  z.strictObject({
+    kind: z.literal('files'),
+    release: Release,
+    /** Whether the release had a folder before this install. */
+    hadFolder: z.boolean(),
+    newCaches: SafePath.optional(),
+  }),
   z.strictObject({
     kind: z.literal('service'),
     project: z.string(),

@@ -56,7 +56,7 @@ export async function rollBack(
   const because = reason === undefined ? '' : `: ${reason.message}`;
   throw new SealiftError('ROLLBACK_INCOMPLETE', `${left.length} steps could not be taken back${because}`, {
     details: [...(reason === undefined ? [] : ([['code', reason.code]] as const)), ...left],
-    hint: 'remove the cause, then run `sealift uninstall`, which tries again; or remove by hand what is listed',
+    hint: 'remove the cause, then run `sealift uninstall`: it takes back the rest of this install, and no other release; or remove by hand what is listed',
     ...(reason === undefined ? {} : { cause: reason }),
   });
 }

@@ -2,10 +2,11 @@
 /**
  * Removes a release: its containers, the images and files that this home brought and no other release uses,
  * and its folder. trust.yaml, site.yaml, the clients' keys and the memory against rollbacks stay. The receipt
- * goes last, so that a killed uninstall can be run again.
+ * goes last, so that a killed uninstall can be run again. An install that was left unfinished is taken back
+ * instead, when no release is named: what ran before it goes on running.
  */
 import { readdir, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import { silent, type Emit } from '../events.ts';
 import { fromHex } from '../store/digest.ts';
@@ -13,10 +14,11 @@ import { fsyncDir } from '../store/files.ts';
 import { Store } from '../store/store.ts';
 import { EngineClient } from './engine-client.ts';
 import type { Home } from './home.ts';
-import { Compose } from './host.ts';
+import { composeFinder } from './host.ts';
 import { Journal, readJournal } from './journal.ts';
 import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
 import type { World } from './step.ts';
+import { RELEASE_LABEL } from './targets/compose.ts';
 import { rollBack, takeBack } from './undo.ts';
 
 export interface UninstallInput {
@@ -26,8 +28,10 @@ export interface UninstallInput {
   /** PATH for finding docker and Compose. */
   path: string;
   compose?: string;
-  /** The release to remove; by default the current one. */
+  /** The release to remove; by default what an unfinished install left, and the current one when there is none. */
   release?: string;
+  /** Demands that there is an unfinished install, so that nothing else can be removed. */
+  unfinishedOnly?: boolean;
   emit?: Emit;
 }
 
@@ -45,37 +49,42 @@ export interface UninstallReport {
 export async function uninstall(input: UninstallInput): Promise<UninstallReport> {
   const { home } = input;
   const engine = await EngineClient.connect(input.socket);
-  const compose = await Compose.find({ ...input, configFolder: home.path('docker-config') });
   const unlock = await home.lock('uninstall');
   try {
     const world: World = {
       home,
       engine,
-      compose,
+      compose: composeFinder(input),
       store: await Store.open(home.root),
       emit: input.emit ?? silent,
     };
     await home.sweep();
+    await engine.sweepProbes();
     const unfinished = await readJournal(home);
     if (unfinished !== undefined) await rollBack(new Journal(home, unfinished), world, undefined);
-    const report = await removeRelease(input.release, world, unfinished !== undefined);
+    if (input.release === undefined && (unfinished !== undefined || input.unfinishedOnly))
+      return onlyTakenBack(unfinished?.release, home);
+    const report = await removeRelease(input.release, world);
     return { ...report, takenBack: unfinished?.release };
   } finally {
     await unlock();
   }
 }
 
+function onlyTakenBack(takenBack: string | undefined, home: Home): UninstallReport {
+  if (takenBack !== undefined)
+    return { schema: 'sealift/uninstall/v1', release: undefined, removed: [], kept: [], takenBack };
+  throw new SealiftError('NOT_INSTALLED', `no unfinished install is left in ${home.root}`);
+}
+
 async function removeRelease(
   wanted: string | undefined,
   world: World,
-  hadUnfinished: boolean,
 ): Promise<Omit<UninstallReport, 'takenBack'>> {
   const { home } = world;
   const release = wanted ?? (await home.current());
   const receipt = release === undefined ? undefined : await readReceipt(home, release);
   if (receipt === undefined) {
-    if (hadUnfinished && wanted === undefined)
-      return { schema: 'sealift/uninstall/v1', release: undefined, removed: [], kept: [] };
     const there = await home.releases();
     throw new SealiftError(
       'NOT_INSTALLED',
@@ -84,20 +93,39 @@ async function removeRelease(
     );
   }
   const others = (await readReceipts(home)).filter((r) => r.release !== receipt.release);
-  if ((await home.current()) === receipt.release) await stop(receipt, world);
+  await stop(receipt, world);
   const report = await removeContent(receipt, others, world);
   await sweepStore(world.store);
   if (!others.some((r) => r.bundle.name === receipt.bundle.name))
     await rm(home.path('caches', receipt.bundle.name), { recursive: true, force: true });
-  await rm(home.releaseFolder(receipt.release), { recursive: true, force: true });
-  await fsyncDir(home.path('releases'));
+  await removeFolder(receipt.release, home);
   return { schema: 'sealift/uninstall/v1', release: receipt.release, ...report };
 }
 
-async function stop(receipt: Receipt, { home, compose }: World): Promise<void> {
-  if (receipt.gateway !== undefined)
-    await compose.down(join(home.releaseFolder(receipt.release), 'compose.yaml'), receipt.gateway.project);
-  await home.setCurrent(undefined);
+/** Stops what runs from a release. Its containers say so: "current" may name a release of another bundle. */
+async function stop({ release, gateway }: Receipt, world: World): Promise<void> {
+  const { home } = world;
+  const isCurrent = (await home.current()) === release;
+  if (gateway !== undefined) {
+    const containers = await world.engine.containers(gateway.project);
+    const running = containers.some((c) => c.labels[RELEASE_LABEL] === release);
+    if (running || (isCurrent && containers.length === 0)) {
+      const file = join(home.releaseFolder(release), 'compose.yaml');
+      await (await world.compose()).down((await exists(file)) ? file : undefined, gateway.project);
+    }
+  }
+  if (isCurrent) await home.setCurrent(undefined);
+}
+
+/** The receipt after all else: a kill in between leaves a release that can be uninstalled again. */
+async function removeFolder(release: string, home: Home): Promise<void> {
+  const folder = home.releaseFolder(release);
+  const others = (await readdir(folder)).filter((name) => name !== basename(home.receiptFile(release)));
+  for (const name of others) await rm(join(folder, name), { recursive: true, force: true });
+  await fsyncDir(folder);
+  await rm(home.receiptFile(release), { force: true });
+  await rm(folder, { recursive: true, force: true });
+  await fsyncDir(home.path('releases'));
 }
 
 async function removeContent(
@@ -118,7 +146,8 @@ async function removeContent(
       continue;
     }
     try {
-      await takeBack(record, world);
+      // What was in use when it was repaired is not any more.
+      await takeBack(record.kind === 'folder' ? { ...record, inUse: false } : record, world);
       removed.push(id);
     } catch (error) {
       left.push([id, asSealiftError(error, 'removing it').message]);
@@ -134,6 +163,12 @@ async function removeContent(
     },
   );
 }
+
+const exists = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
 
 /** A blob that no model or configuration folder links to belongs to no release. */
 async function sweepStore(store: Store): Promise<void> {

@@ -47,3 +47,32 @@ export async function freeBytes(path: string): Promise<{ bytes: number; device: 
   const fs = await statfs(path, { bigint: true });
   return { bytes: Number(fs.bavail * fs.bsize), device: path };
 }
+
+/** Chunk size for reading files, in bytes: 1 MiB doubles the hashing rate over Node's default of 64 KiB (DESIGN §8). */
+const CHUNK_BYTES = 1024 * 1024;
+
+/**
+ * Up to `length` bytes of a file from `start` on, in chunks of at most 1 MiB; less when the file is shorter. No
+ * buffer is larger than what is left: a megabyte for each of 20,000 small files keeps the garbage collector
+ * busier than the disk. The buffers are not reused.
+ */
+export async function* readFileChunks(
+  path: string,
+  start = 0,
+  length = Number.MAX_SAFE_INTEGER,
+): AsyncGenerator<Buffer> {
+  const handle = await open(path, 'r');
+  try {
+    let left = Math.min(length, (await handle.stat()).size - start);
+    for (let at = start; left > 0;) {
+      const buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, left));
+      const { bytesRead } = await handle.read(buffer, 0, buffer.length, at);
+      if (bytesRead === 0) return;
+      at += bytesRead;
+      left -= bytesRead;
+      yield buffer.subarray(0, bytesRead);
+    }
+  } finally {
+    await handle.close();
+  }
+}

@@ -9,10 +9,7 @@ import { mkdir, open, rename, rm, stat, type FileHandle } from 'node:fs/promises
 import { dirname, join } from 'node:path';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import { digestOf, Hasher, hexOf, type Digest, type Expected } from './digest.ts';
-import { fsyncDir } from './files.ts';
-
-/** Chunk size for reading files, in bytes: 1 MiB doubles the hashing rate over Node's default of 64 KiB (DESIGN §8). */
-const CHUNK_BYTES = 1024 * 1024;
+import { fsyncDir, readFileChunks } from './files.ts';
 
 /** How often a body that broke off without bringing a single byte is opened again. */
 const ATTEMPTS_WITHOUT_PROGRESS = 4;
@@ -80,7 +77,7 @@ export class Store {
     const partial = join(this.root, 'partial', hexOf(expected.digest));
     const handle = await open(partial, 'a+', 0o644);
     try {
-      await new Download(handle, expected, what, options).complete(source);
+      await new Download(partial, handle, expected, what, options).complete(source);
     } catch (error) {
       await handle.close();
       if (error instanceof SealiftError && error.code === 'SOURCE_CHANGED')
@@ -136,7 +133,7 @@ export class Store {
 
   /**
    * A small blob, hashed again as it is read.
-   * @throws {SealiftError} CONTENT_MISMATCH when the store's copy has rotted
+   * @throws {SealiftError} STORE_DAMAGED when the store's copy has rotted
    */
   async readBytes(expected: Expected, maxBytes: number): Promise<Buffer> {
     if (expected.size > maxBytes) {
@@ -154,7 +151,7 @@ export class Store {
 
   /** The content of a blob in chunks; whoever relies on it hashes it. The buffers are not reused. */
   stream(digest: Digest): AsyncIterable<Buffer> {
-    return readChunks(this.path(digest));
+    return readFileChunks(this.path(digest));
   }
 
   async remove(digest: Digest): Promise<void> {
@@ -163,8 +160,8 @@ export class Store {
 
   /** The error for a blob of the store that no longer hashes to its name. */
   rotten(digest: Digest): SealiftError {
-    return new SealiftError('CONTENT_MISMATCH', `the store's copy of ${digest} is damaged`, {
-      hint: `remove ${this.path(digest)} and run again`,
+    return new SealiftError('STORE_DAMAGED', `the store's copy of ${digest} is damaged`, {
+      hint: `remove ${this.path(digest)} and run again: it is fetched again`,
     });
   }
 
@@ -181,13 +178,15 @@ export class Store {
 
 /** One blob on its way into a partial file. */
 class Download {
+  readonly #path: string;
   readonly #handle: FileHandle;
   readonly #expected: Expected;
   readonly #what: string;
   readonly #options: AddOptions;
   #hasher = new Hasher();
 
-  constructor(handle: FileHandle, expected: Expected, what: string, options: AddOptions) {
+  constructor(path: string, handle: FileHandle, expected: Expected, what: string, options: AddOptions) {
+    this.#path = path;
     this.#handle = handle;
     this.#expected = expected;
     this.#what = what;
@@ -216,12 +215,9 @@ class Download {
   async #resume(): Promise<void> {
     const { size } = await this.#handle.stat();
     if (size > this.#expected.size) return this.#restart();
-    const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
-    while (this.#hasher.size < size) {
-      const { bytesRead } = await this.#handle.read(buffer, 0, buffer.length, this.#hasher.size);
-      if (bytesRead === 0) return this.#restart();
-      this.#hasher.update(buffer.subarray(0, bytesRead));
-      this.#options.onBytes?.(bytesRead);
+    for await (const chunk of readFileChunks(this.#path, 0, size)) {
+      this.#hasher.update(chunk);
+      this.#options.onBytes?.(chunk.length);
     }
   }
 
@@ -229,8 +225,10 @@ class Download {
     let failures = 0;
     while (this.#hasher.size < this.#expected.size) {
       const before = this.#hasher.size;
+      // What open() throws, the source has already tried again as often as it makes sense.
+      const opened = await source.open(before, this.#options.signal);
       try {
-        await this.#receive(source);
+        await this.#receive(opened);
         if (this.#hasher.size < this.#expected.size)
           throw new SealiftError('NETWORK_ERROR', `${this.#what} ended early`);
       } catch (error) {
@@ -241,8 +239,7 @@ class Download {
     }
   }
 
-  async #receive(source: BlobSource): Promise<void> {
-    const { offset, body } = await source.open(this.#hasher.size, this.#options.signal);
+  async #receive({ offset, body }: Awaited<ReturnType<BlobSource['open']>>): Promise<void> {
     let skip = this.#hasher.size - offset;
     if (skip < 0)
       throw new SealiftError(
@@ -295,21 +292,6 @@ export async function writeFully(handle: FileHandle, chunk: Uint8Array): Promise
   while (done < chunk.length) {
     const { bytesWritten } = await handle.write(chunk, done, chunk.length - done, null);
     done += bytesWritten;
-  }
-}
-
-/** Reads a file in 1 MiB chunks. */
-async function* readChunks(path: string): AsyncGenerator<Buffer> {
-  const handle = await open(path, 'r');
-  try {
-    for (;;) {
-      const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
-      const { bytesRead } = await handle.read(buffer, 0, buffer.length, null);
-      if (bytesRead === 0) return;
-      yield buffer.subarray(0, bytesRead);
-    }
-  } finally {
-    await handle.close();
   }
 }
 

@@ -100,7 +100,7 @@ describe('the writer', () => {
     writeFileSync(sample.store.path(file.digest), 'v'.repeat(70_000));
     const path = `${tempDir('out')}/x.tar`;
     await expect(writeBundle(path, sample.plan, [], sample.store)).rejects.toMatchObject({
-      code: 'CONTENT_MISMATCH',
+      code: 'STORE_DAMAGED',
     });
     expect([existsSync(path), existsSync(`${path}.partial`)]).toEqual([false, false]);
     expect(existsSync(dirname(path))).toBe(true);

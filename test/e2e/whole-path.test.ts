@@ -259,6 +259,21 @@ describe('what comes next', () => {
     expect((await request('/v1/chat/completions', apiKey(), chat)).status).toBe(200);
   });
 
+  it('takes only an unfinished install back when uninstall names no release, and the rest goes on running', async () => {
+    const journal = {
+      schema: 'sealift/journal/v1',
+      bundle: `sha256:${'0'.repeat(64)}`,
+      release: 'demo-1.9.0',
+      startedAt: new Date().toISOString(),
+      entries: [],
+    };
+    writeFileSync(join(home, 'journal.json'), JSON.stringify(journal));
+    const said = await succeed(inside(['uninstall', '--yes']));
+    expect(said).toContain('unfinished install of demo-1.9.0');
+    expect(said).toContain('demo-1.1.0, which is installed');
+    expect((await request('/v1/chat/completions', apiKey(), chat)).status).toBe(200);
+  });
+
   it('uninstalls what it placed, and keeps what the site brought', async () => {
     await succeed(inside(['uninstall', '--yes']));
     expect(await docker('ps', '-aq')).toBe('');

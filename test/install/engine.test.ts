@@ -1,95 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Installs on a real Docker engine, of bundles without services: loading, proving, taking back, killing. */
-import { spawn } from 'node:child_process';
+/** Installs on a real Docker engine, of bundles without services: loading, proving, taking back. */
 import {
   copyFileSync,
   existsSync,
+  mkdirSync,
   openSync,
   readdirSync,
   readSync,
+  rmSync,
   statSync,
   writeSync,
   closeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { tinyModel } from '../../fixtures/model.ts';
 import { openBundle } from '../../src/bundle/open.ts';
 import { imageArchive } from '../../src/install/archive.ts';
 import { EngineClient } from '../../src/install/engine-client.ts';
-import type { Home } from '../../src/install/home.ts';
-import { readJournal } from '../../src/install/journal.ts';
 import { Compose } from '../../src/install/host.ts';
 import { ImageStep } from '../../src/install/steps/image.ts';
 import { uninstall } from '../../src/install/uninstall.ts';
 import { Store } from '../../src/store/store.ts';
-import { composePath, startDocker, type DockerEngine } from '../support/docker.ts';
+import { composePath } from '../support/docker.ts';
 import { tinyImage, type TinyImage } from '../support/images.ts';
 import { runOk, tempDir } from '../support/workspace.ts';
-import { CHAT, installer, makeBundle, makeHome, policy, type Installer, type RigBundle } from './rig.ts';
+import {
+  bundle,
+  docker,
+  engine,
+  expectNothingLeft,
+  failure,
+  home,
+  idOf,
+  images,
+  me,
+  placed,
+  REF,
+  REF_ZSTD,
+  rigImages,
+  tags,
+  tampered,
+  useEngine,
+} from './image-rig.ts';
+import { CHAT, installer, makeBundle, policy, type RigBundle } from './rig.ts';
 
-const REF = 'registry.example.org/group/one:1';
-const REF_ZSTD = 'registry.example.org/group/two:1';
-
-let engine: DockerEngine;
-let images: { one: TinyImage; two: TinyImage };
-let bundle: RigBundle;
-let home: Home;
-let me: Installer;
-
-beforeAll(async () => {
-  engine = await startDocker({ dir: join(tempDir('engine'), 'engine') });
-  images = {
-    one: tinyImage({ name: 'one', payload: 'first', shared: true }),
-    two: tinyImage({ name: 'two', payload: 'second '.repeat(50_000), compression: 'zstd', shared: true }),
-  };
-  bundle = await makeBundle({ images: rigImages() });
-}, 120_000);
-
-afterAll(async () => {
-  await engine?.stop();
-}, 60_000);
-
-beforeEach(async () => {
-  ({ home } = await makeHome());
-  me = installer(home, engine.socket);
-  await docker('image', 'prune', '--all', '--force');
-});
-
-const rigImages = (): { name: string; ref: string; layout: string }[] => [
-  { name: 'one', ref: REF, layout: images.one.dir },
-  { name: 'two', ref: REF_ZSTD, layout: images.two.dir },
-];
-
-const docker = (...args: string[]): Promise<string> => runOk('docker', ['-H', engine.host, ...args]);
-const tags = async (): Promise<string[]> =>
-  (await docker('images', '--format', '{{.Repository}}:{{.Tag}}')).split('\n').filter(Boolean).toSorted();
-const idOf = async (ref: string): Promise<string> =>
-  (await docker('image', 'inspect', '--format', '{{.Id}}', ref)).trim();
-
-/** Everything of a bundle that an install leaves outside the engine. */
-const placed = (): string[] =>
-  ['models', 'configs', 'releases', 'blobs/sha256', 'partial', 'spool'].flatMap((folder) =>
-    existsSync(home.path(folder)) ? readdirSync(home.path(folder)).map((name) => join(folder, name)) : [],
-  );
-
-async function expectNothingLeft(): Promise<void> {
-  expect(await tags()).toEqual([]);
-  expect((await docker('images', '--all', '--quiet')).trim()).toBe('');
-  expect(placed()).toEqual([]);
-  expect(await home.current()).toBeUndefined();
-  expect(await readJournal(home)).toBeUndefined();
-  expect(await home.installed()).toEqual(new Map());
-}
-
-const failure = (
-  install: Promise<unknown>,
-): Promise<Error & { code?: string; details?: [string, string][] }> =>
-  install.then(
-    () => Promise.reject(new Error('it did not fail')),
-    (error: Error) => error,
-  );
+useEngine();
 
 describe('images and files', () => {
   it('are loaded, proved and placed; a second run finds all of it done', async () => {
@@ -135,6 +91,17 @@ describe('images and files', () => {
     await expect(uninstall(me.input)).rejects.toMatchObject({ code: 'NOT_INSTALLED' });
   });
 
+  it('keep their receipt until all else is gone, so that an uninstall that broke off can be run again', async () => {
+    await me.install(bundle);
+    const busy = home.path('releases/demo-1.0.0/busy');
+    mkdirSync(busy);
+    await runOk('mount', ['-t', 'tmpfs', 'tmpfs', busy]);
+    await failure(uninstall(me.input)).finally(() => runOk('umount', [busy]));
+    expect(existsSync(home.receiptFile('demo-1.0.0'))).toBe(true);
+    await uninstall({ ...me.input, release: 'demo-1.0.0' });
+    expect(placed()).toEqual([]);
+  });
+
   it('that another release uses, or that were there before, stay', async () => {
     await docker('load', '--input', await archiveOf(images.one, REF));
     await me.install(bundle);
@@ -146,6 +113,30 @@ describe('images and files', () => {
     await uninstall(me.input);
     expect(placed()).toEqual([]);
     expect(await tags()).toEqual([REF]); // it was not this home that brought it
+  });
+
+  it('that lost a file are repaired where they are, also when the install then fails', async () => {
+    await me.install(bundle);
+    const folder = home.path('models/tiny', 'c'.repeat(40));
+    const before = readdirSync(folder).toSorted();
+    rmSync(join(folder, 'README.md'));
+    await docker('rmi', REF_ZSTD);
+    await failure(me.install(tampered(bundle)));
+    expect(readdirSync(folder).toSorted()).toEqual(before);
+    rmSync(join(folder, 'README.md'));
+    const receipt = await me.install(bundle);
+    expect(receipt.models[0]!.path).toBe(`models/tiny/${'c'.repeat(40)}`);
+    expect(readdirSync(home.path('models/tiny'))).toEqual(['c'.repeat(40)]);
+    expect(readdirSync(folder).toSorted()).toEqual(before);
+    await uninstall(me.input);
+    expect(placed()).toEqual([]);
+  });
+
+  it('need no Compose when nothing is served, neither to come nor to go', async () => {
+    const without = installer(home, engine.socket, { compose: '/bin/false', path: '/nowhere' });
+    expect((await without.install(bundle)).compose).toBeUndefined();
+    await uninstall(without.input);
+    expect(await tags()).toEqual([]);
   });
 
   it('of one commit, but other files, get a folder of their own', async () => {
@@ -239,7 +230,8 @@ async function imageStep(
     compose: composePath()!,
     configFolder: home.path('docker-config'),
   });
-  const world = { home, store: await Store.open(home.root), engine: client, compose, emit: () => {} };
+  const store = await Store.open(home.root);
+  const world = { home, store, engine: client, compose: () => Promise.resolve(compose), emit: () => {} };
   return new ImageStep(world, opened, opened.images[0]!);
 }
 
@@ -294,112 +286,6 @@ function flip(file: string, at: number, bit: number): void {
   closeSync(handle);
 }
 
-/** Runs an install in a process of its own, to be killed. */
-const CHILD = `
-  import { openBundle } from ${JSON.stringify(join(import.meta.dirname, '../../src/bundle/open.ts'))};
-  import { parseTrustPolicy } from ${JSON.stringify(join(import.meta.dirname, '../../src/trust/policy.ts'))};
-  import { Home } from ${JSON.stringify(join(import.meta.dirname, '../../src/install/home.ts'))};
-  import { planInstall } from ${JSON.stringify(join(import.meta.dirname, '../../src/install/plan.ts'))};
-  import { applyPlan } from ${JSON.stringify(join(import.meta.dirname, '../../src/install/apply.ts'))};
-  const [path, root, socket, compose, policy] = process.argv.slice(1);
-  const bundle = await openBundle(path, { policy: parseTrustPolicy(policy, 'trust.yaml'), now: new Date() });
-  const input = { home: new Home(root), socket, path: process.env.PATH, compose, now: () => new Date() };
-  process.stdout.write('ready\\n');
-  await applyPlan(await planInstall(bundle, input), { emit: () => {} });
-`;
-
-async function killAfter(ms: number): Promise<boolean> {
-  const policyText = `apiVersion: sealift.dev/v1\nkind: TrustPolicy\nversion: 1\nthreshold: 1\nsigners:\n${policy.signers
-    .map(
-      (s) =>
-        `  - name: ${s.name}\n    publicKey: |\n${s.publicKey.export({ type: 'spki', format: 'pem' }).trim().replace(/^/gm, '      ')}\n`,
-    )
-    .join('')}`;
-  const child = spawn(
-    process.execPath,
-    ['--input-type=module', '-e', CHILD, bundle.path, home.root, engine.socket, composePath()!, policyText],
-    {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    },
-  );
-  const ended = new Promise<NodeJS.Signals | null>((done) => child.once('exit', (_, signal) => done(signal)));
-  await new Promise((done) => child.stdout.once('data', done));
-  await Promise.race([sleep(ms), ended]);
-  child.kill('SIGKILL');
-  return (await ended) === 'SIGKILL';
-}
-
-describe('killed at any moment', () => {
-  it('an install goes on when it is run again, and a failing one takes back what the killed one placed', async () => {
-    let killed = 0;
-    let failed = 0;
-    for (let round = 0; round < 12; round++) {
-      if (await killAfter(round * 40)) killed++;
-      if (round % 2 === 0) {
-        expect(await me.install(bundle)).toMatchObject({ release: 'demo-1.0.0' });
-        expect(await readJournal(home)).toBeUndefined();
-        await uninstall(me.input);
-      } else {
-        const outcome = await me.install(tampered(bundle)).catch((error: unknown) => error);
-        if (outcome instanceof Error) {
-          expect(outcome).toMatchObject({ code: 'CONTENT_MISMATCH' });
-          failed++;
-        } else {
-          await uninstall(me.input); // the kill came after the last image, whose layer is the broken one
-        }
-      }
-      expect(await tags()).toEqual([]);
-      expect(placed()).toEqual([]);
-    }
-    expect(killed).toBeGreaterThan(3);
-    expect(failed).toBeGreaterThan(0);
-  }, 240_000);
-
-  it('an install that another bundle left behind is taken back first', async () => {
-    while (!(await killAfter(150)) || (await readJournal(home)) === undefined)
-      await uninstall(me.input).catch(() => undefined);
-    const other = await makeBundle({ name: 'other', images: [], model: tinyModel({ seed: 9 }) });
-    await me.install(other);
-    expect(await tags()).toEqual([]);
-    expect(await home.releases()).toEqual(['other-1.0.0']);
-    expect(me.events.some((e) => e.type === 'warning' && e.code === 'UNFINISHED')).toBe(true);
-  }, 60_000);
-
-  it('interrupted, it keeps what is finished and says so', async () => {
-    const controller = new AbortController();
-    const opened = await bundle.open();
-    const { applyPlan } = await import('../../src/install/apply.ts');
-    const plan = await me.plan(opened);
-    const emit = (event: { type: string; kind?: string }): void => {
-      if (event.type === 'item-start' && event.kind === 'image') controller.abort();
-    };
-    await expect(applyPlan(plan, { emit, signal: controller.signal })).rejects.toMatchObject({
-      code: 'INTERRUPTED',
-    });
-    await opened.close();
-    expect((await readJournal(home))?.entries.map((e) => e.state)).toContain('done');
-    expect(existsSync(home.path('models/tiny', 'c'.repeat(40)))).toBe(true);
-    await me.install(bundle);
-    expect(await readJournal(home)).toBeUndefined();
-  });
-});
-
-/** The same bundle with a last layer that breaks when it is read. */
-const tampered = (rig: RigBundle): RigBundle => ({
-  ...rig,
-  open: async () => {
-    const opened = await rig.open();
-    const layer = opened.images[1]!.layers.at(-1)!.digest;
-    const blob = opened.blob.bind(opened);
-    opened.blob = async function* (expected, signal) {
-      if (expected.digest === layer)
-        throw new (await import('../../src/errors.ts')).SealiftError('CONTENT_MISMATCH', 'tampered');
-      yield* blob(expected, signal);
-    };
-    return opened;
-  },
-});
-
 describe('preflight', () => {
   it('finds an engine that does not run, and everything else that is wrong, in one go', async () => {
     const opened = await (
@@ -428,6 +314,40 @@ describe('preflight', () => {
       'TLS_INVALID',
     ]);
     await opened.close();
+  });
+
+  it('says that there is no site.yaml together with everything else', async () => {
+    rmSync(home.siteFile);
+    const served = await (
+      await makeBundle({
+        images: rigImages(),
+        more: { ...CHAT, gateway: { image: 'one' }, services: [{ ...CHAT.services![0]!, image: 'two' }] },
+      })
+    ).open();
+    const error = await failure(installer(home, join(home.root, 'none.sock')).plan(served));
+    expect(error).toMatchObject({ code: 'SITE_MISSING' });
+    expect(JSON.stringify(error.details)).toContain('ENGINE_NOT_RUNNING');
+    await served.close();
+  });
+
+  it('refuses a bundle whose release is another one, because name and version run together', async () => {
+    await me.install(await makeBundle({ name: 'demo', version: '1.0.0-2.0.0', images: [] }));
+    const twin = await makeBundle({ name: 'demo-1.0.0', version: '2.0.0', images: [] });
+    const error = await failure(me.install(twin));
+    expect(error).toMatchObject({
+      code: 'RELEASE_CONFLICT',
+      hint: expect.stringContaining('uninstall') as string,
+    });
+    expect(await home.current()).toBe('demo-1.0.0-2.0.0');
+  });
+
+  it('sweeps the containers that a killed proof left, which hold their image', async () => {
+    await me.install(bundle);
+    const label = 'dev.sealift.probe=true';
+    await docker('create', '--label', label, REF, 'true');
+    await uninstall(me.input);
+    expect(await docker('ps', '--all', '--quiet', '--filter', `label=${label}`)).toBe('');
+    expect(await tags()).toEqual([]);
   });
 
   it('changes nothing on a dry run', async () => {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The whole of an install on a real engine: services, gateway, smoke test, upgrade, return, uninstall. */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -56,6 +56,9 @@ const stackBundle = (spec: Partial<BundleSpec> = {}): Promise<RigBundle> =>
     more: CHAT,
     ...spec,
   });
+
+const otherBundle = (version = '1.0.0'): Promise<RigBundle> =>
+  makeBundle({ name: 'other', version, images: [], model: tinyModel({ seed: 9 }) });
 
 const docker = (...args: string[]): Promise<string> => runOk('docker', ['-H', engine.host, ...args]);
 
@@ -209,6 +212,19 @@ it('returns to the release before when its successor does not start', async () =
   await expect.poll(() => chat(), { timeout: 20_000, interval: 500 }).toContain('I am the next one.');
 }, 120_000);
 
+it('returns to it also when `current` names a release of another bundle', async () => {
+  await me.install(await otherBundle());
+  expect(await home.current()).toBe('other-1.0.0');
+  const more = { ...CHAT, services: [{ ...CHAT.services![0]!, options: { 'no-such-flag': true } }] };
+  const broken = await stackBundle({ version: '1.2.0', more, model: tinyModel({ seed: 5 }) });
+  const opened = await broken.open();
+  expect((await me.plan(opened)).replaces).toBe('demo-1.1.0');
+  await opened.close();
+  await expect(me.install(broken)).rejects.toMatchObject({ code: 'SERVICE_UNHEALTHY' });
+  expect(await home.current()).toBe('other-1.0.0');
+  await expect.poll(() => chat(), { timeout: 20_000, interval: 500 }).toContain('I am the next one.');
+}, 120_000);
+
 it('a new certificate takes effect when the same bundle is installed again; a bad one changes nothing', async () => {
   const same = await stackBundle({ version: '1.1.0', model: tinyModel({ answer: 'I am the next one.' }) });
   await makeCertificate(home.path('tls/server.crt'), home.path('tls/server.key'));
@@ -222,6 +238,25 @@ it('a new certificate takes effect when the same bundle is installed again; a ba
   ]);
   expect(await chat()).toContain('I am the next one.');
 }, 90_000);
+
+it('keeps the folder of the running release when writing a new one fails', async () => {
+  const pair = ['tls/server.crt', 'tls/server.key'].map((name) => home.path(name));
+  const before = pair.map((file) => readFileSync(file));
+  const cache = home.path('caches/demo/chat-0');
+  await makeCertificate(pair[0]!, pair[1]!);
+  renameSync(cache, `${cache}.away`);
+  writeFileSync(cache, 'in the way');
+  const same = await stackBundle({ version: '1.1.0', model: tinyModel({ answer: 'I am the next one.' }) });
+  await expect(me.install(same)).rejects.toMatchObject({ code: 'IO_ERROR' });
+  rmSync(cache);
+  renameSync(`${cache}.away`, cache);
+  for (const [i, file] of pair.entries()) writeFileSync(file, before[i]!);
+  expect(await readStatus({ home, socket: engine.socket })).toMatchObject({
+    drift: [],
+    unfinished: undefined,
+  });
+  expect(await readFile(home.path('releases/demo-1.1.0/compose.yaml'), 'utf8')).toContain('demo-1.1.0');
+}, 60_000);
 
 it('says how what runs differs from the receipt', async () => {
   await docker('stop', '--time', '0', 'sealift-demo-chat-1');
@@ -256,8 +291,15 @@ it('refuses a port that another program holds, and not the one that it holds its
 it('leaves nothing running and nothing placed when it is uninstalled', async () => {
   await uninstall({ ...me.input, release: 'demo-1.0.0' });
   expect(await chat()).toContain('I am the next one.');
-  await uninstall(me.input);
+  // What runs goes with its release, also when `current` names another one.
+  const other = await otherBundle('1.0.1');
+  await me.install(other);
+  expect(await home.current()).toBe('other-1.0.1');
+  await uninstall({ ...me.input, release: 'demo-1.1.0' });
   expect(await docker('ps', '--all', '--quiet')).toBe('');
+  expect(await home.current()).toBe('other-1.0.1');
+  await uninstall(me.input);
+  await uninstall({ ...me.input, release: 'other-1.0.0' });
   expect(await docker('images', '--all', '--quiet')).toBe('');
   expect(await docker('network', 'ls', '--filter', 'label=com.docker.compose.project', '--quiet')).toBe('');
   expect((await runOk('find', [home.root, '-type', 'f'])).trim().split('\n').toSorted()).toEqual(

@@ -119,6 +119,6 @@ describe('Store, other ways in and out', () => {
     const store = await fresh();
     const blob = await store.addBytes(Buffer.from('a config'));
     await writeFile(store.path(blob.digest), 'another!');
-    await expect(store.readBytes(blob, 100)).rejects.toMatchObject({ code: 'CONTENT_MISMATCH' });
+    await expect(store.readBytes(blob, 100)).rejects.toMatchObject({ code: 'STORE_DAMAGED' });
   });
 });

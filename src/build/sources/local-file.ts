@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-import { open, type FileHandle } from 'node:fs/promises';
 import { asSealiftError } from '../../errors.ts';
+import { readFileChunks } from '../../store/files.ts';
 import type { BlobSource } from '../../store/store.ts';
-
-/** 1 MiB doubles the hashing rate over Node's default of 64 KiB (DESIGN §8). */
-const CHUNK_BYTES = 1024 * 1024;
 
 /** A stretch of a local file as a blob. @param start where it begins in the file; `size` in bytes */
 export function localSource(path: string, start = 0, size = Number.MAX_SAFE_INTEGER): BlobSource {
@@ -20,20 +17,9 @@ export async function* readLocal(
   start = 0,
   size = Number.MAX_SAFE_INTEGER,
 ): AsyncGenerator<Buffer> {
-  let handle: FileHandle | undefined;
   try {
-    handle = await open(path, 'r');
-    for (let at = start, left = size; left > 0;) {
-      const buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, left));
-      const { bytesRead } = await handle.read(buffer, 0, buffer.length, at);
-      if (bytesRead === 0) return;
-      at += bytesRead;
-      left -= bytesRead;
-      yield buffer.subarray(0, bytesRead);
-    }
+    yield* readFileChunks(path, start, size);
   } catch (error) {
     throw asSealiftError(error, `reading ${path}`);
-  } finally {
-    await handle?.close();
   }
 }

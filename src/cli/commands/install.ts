@@ -82,7 +82,7 @@ async function installBundle(
   if (options.dryRun) return { schema: 'sealift/plan/v1', data: planData(plan), text: planLines(plan) };
   for (const line of planLines(plan)) io.out.note(line);
   // Where nothing is left to do there is nothing to consent to.
-  const idle = plan.steps.every((step) => step.state === 'done');
+  const idle = plan.takesBack === undefined && plan.steps.every((step) => step.state === 'done');
   await demandConsent(options.yes || idle, io, `install ${plan.release}?`);
   const receipt = await applyPlan(plan, { emit: io.emit, signal: io.signal });
   const { gatewayUrl, apiKeysFile } = plan;
@@ -99,19 +99,30 @@ function bundleData({ bundle }: Plan): object {
 }
 
 function planData(plan: Plan): object {
-  const { release, replaces, gatewayUrl, apiKeysFile, steps, totalBytes, bundle } = plan;
+  const { release, replaces, takesBack, gatewayUrl, apiKeysFile, steps, totalBytes, bundle } = plan;
   const signers = bundle.verdict.accepted;
-  return { bundle: bundleData(plan), signers, release, replaces, gatewayUrl, apiKeysFile, steps, totalBytes };
+  return {
+    bundle: bundleData(plan),
+    signers,
+    release,
+    replaces,
+    takesBack,
+    gatewayUrl,
+    apiKeysFile,
+    steps,
+    totalBytes,
+  };
 }
 
 function planLines(plan: Plan): Line[] {
-  const { bundle, release, replaces, gatewayUrl, steps, totalBytes } = plan;
+  const { bundle, release, replaces, takesBack, gatewayUrl, steps, totalBytes } = plan;
   const needed = steps.filter((step) => step.state === 'needed').length;
   return [
     [styled('bold', `plan for ${release}`), `  ${bundle.digest}`],
     ...table(
       [
         ...bundle.verdict.accepted.map((s) => ['signed by', `${s.signer}  ${s.fingerprint}`]),
+        ...(takesBack === undefined ? [] : [['takes back', `the unfinished install of ${takesBack}`]]),
         ['replaces', replaces ?? 'nothing'],
         ...(gatewayUrl === undefined ? [] : [['gateway', gatewayUrl]]),
       ],
@@ -133,7 +144,10 @@ function installedLines({ release, gatewayUrl, apiKeysFile }: Plan, receipt: Rec
   const rows = [
     ...(gatewayUrl === undefined ? [] : [['gateway', gatewayUrl]]),
     ...(apiKeysFile === undefined ? [] : [['API keys', apiKeysFile]]),
-    ...receipt.smoke.map(({ service, answer }) => ['answer', `${service}: ${answer}`]),
+    ...receipt.smoke.map(({ service, answer }) => [
+      'answer',
+      `${service}: ${answer || '(still thinking after a few tokens)'}`,
+    ]),
   ];
   return [
     [styled('green', idle ? 'already installed' : 'installed'), `  ${release}  ${receipt.bundle.digest}`],

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { uninstall as remove } from '../../install/uninstall.ts';
 import { command } from '../command.ts';
+import type { Home } from '../../install/home.ts';
+import { readJournal } from '../../install/journal.ts';
 import { demandConsent, demandSomebody } from '../consent.ts';
 import { HOST_OPTIONS, hostFlags, hostPaths, YES_OPTION, type HostFlags } from '../host-options.ts';
 import { styled } from '../output.ts';
@@ -15,11 +17,14 @@ export const uninstall = command<UninstallOptions>({
   name: 'uninstall',
   summary: 'Stop a release and remove what only it needs',
   about: [
-    'Stops the services and removes the images, models and files that this home brought and no other release uses. trust.yaml, site.yaml and the API keys stay, and so does the memory of which versions were installed: an older bundle is still refused afterwards. An install that was never finished is taken back too.',
+    'Stops the services and removes the images, models and files that this home brought and no other release uses. trust.yaml, site.yaml and the API keys stay, and so does the memory of which versions were installed: an older bundle is still refused afterwards. An install that was never finished is taken back instead, unless a release is named: what ran before it goes on running.',
   ],
   options: [
     YES_OPTION,
-    { flags: '--release <NAME>', about: 'the release to remove (default: the current one)' },
+    {
+      flags: '--release <NAME>',
+      about: 'the release to remove (default: an unfinished one, else the current)',
+    },
     ...HOST_OPTIONS,
   ],
   examples: [
@@ -31,17 +36,18 @@ export const uninstall = command<UninstallOptions>({
   run: async ({ host, release, yes }, io) => {
     demandSomebody(yes, io, 'uninstall');
     const paths = hostPaths(host, io.env);
-    const wanted = release ?? (await paths.home.current());
-    await demandConsent(
-      yes,
-      io,
-      `stop and remove ${wanted ?? 'what an unfinished install left'} from ${paths.home.root}?`,
-    );
+    const unfinished = (await readJournal(paths.home))?.release;
+    const unfinishedOnly = release === undefined && unfinished !== undefined;
+    // What was agreed to is named, so that nothing else goes when the host changes meanwhile.
+    const wanted = unfinishedOnly ? undefined : (release ?? (await paths.home.current()));
+    await demandConsent(yes, io, question(wanted, unfinished, paths.home));
     const { schema, ...report } = await remove({
       ...paths,
-      ...(release === undefined ? {} : { release }),
+      ...(wanted === undefined ? {} : { release: wanted }),
+      unfinishedOnly,
       emit: io.emit,
     });
+    const stays = report.release === undefined ? await paths.home.current() : undefined;
     return {
       schema,
       data: report,
@@ -49,6 +55,7 @@ export const uninstall = command<UninstallOptions>({
         ...(report.takenBack === undefined
           ? []
           : [`taken back  an unfinished install of ${report.takenBack}`]),
+        ...(stays === undefined ? [] : [`kept        ${stays}, which is installed`]),
         ...(report.release === undefined ? [] : [[styled('bold', 'removed'), `     ${report.release}`]]),
         ...report.removed.map((id) => `removed     ${id}`),
         ...report.kept.map((id) => `kept        ${id}, in use or not ours`),
@@ -56,3 +63,11 @@ export const uninstall = command<UninstallOptions>({
     };
   },
 });
+
+function question(wanted: string | undefined, unfinished: string | undefined, home: Home): string {
+  const back = unfinished === undefined ? [] : [`take back the unfinished install of ${unfinished}`];
+  if (wanted !== undefined)
+    return `${[...back, `stop and remove ${wanted}`].join(', and ')} from ${home.root}?`;
+  if (unfinished === undefined) return `remove what is left in ${home.root}?`;
+  return `${back.join('')} from ${home.root}, and remove no release?`;
+}

@@ -28,20 +28,22 @@ export class FilesStep implements Step {
   readonly #spec: ReleaseSpec;
   readonly #release: string;
 
-  private constructor(spec: ReleaseSpec, newCaches: string | undefined) {
+  private constructor(spec: ReleaseSpec, hadFolder: boolean, newCaches: string | undefined) {
     this.#spec = spec;
     this.#release = releaseName(spec.inventory);
     this.id = `files:${this.#release}`;
     this.record = {
       kind: 'files',
       release: this.#release,
+      hadFolder,
       ...(newCaches === undefined ? {} : { newCaches }),
     };
   }
 
   static async create(spec: ReleaseSpec): Promise<FilesStep> {
     const caches = cacheFolder(spec.inventory.name);
-    return new FilesStep(spec, (await exists(spec.home.path(caches))) ? undefined : caches);
+    const hadFolder = await exists(spec.home.releaseFolder(releaseName(spec.inventory)));
+    return new FilesStep(spec, hadFolder, (await exists(spec.home.path(caches))) ? undefined : caches);
   }
 
   describe(): string {
@@ -123,17 +125,27 @@ const exists = (path: string): Promise<boolean> =>
     () => false,
   );
 
-/** Brings the folder of before back, or removes the folder when there was none. */
+/**
+ * Brings the folder of before back, or removes the folder when there was none. Where one stood and there is no copy
+ * of it, it stands there still: the step had not moved it yet, or an undo before this one has brought it back.
+ */
 export async function undoFiles(record: Extract<UndoRecord, { kind: 'files' }>, home: Home): Promise<void> {
   const folder = home.releaseFolder(record.release);
+  const previous = previousOf(home, record.release);
   await rm(partialOf(home, record.release), { recursive: true, force: true });
-  await rm(folder, { recursive: true, force: true });
-  await rename(previousOf(home, record.release), folder).catch(absent);
+  if (!record.hadFolder) {
+    // A second run after a kill may have kept the first run's folder.
+    await rm(previous, { recursive: true, force: true });
+    await rm(folder, { recursive: true, force: true });
+  } else if (await exists(previous)) {
+    await rm(folder, { recursive: true, force: true });
+    await rename(previous, folder);
+  }
   if (record.newCaches !== undefined) await rm(home.path(record.newCaches), { recursive: true, force: true });
   if (await exists(dirname(folder))) await fsyncDir(dirname(folder));
 }
 
-/** After a success the old copy of the release's folder is not needed any more. */
+/** After a success the old copy of the release's folder is not needed any more; without a journal nobody would return to it. */
 export async function dropPrevious(home: Home, release: string): Promise<void> {
   await rm(previousOf(home, release), { recursive: true, force: true });
 }

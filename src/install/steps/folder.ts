@@ -10,6 +10,7 @@ import { asSealiftError, SealiftError } from '../../errors.ts';
 import { hexOf, type Digest, type Expected } from '../../store/digest.ts';
 import { fsyncDir } from '../../store/files.ts';
 import type { Store } from '../../store/store.ts';
+import { readReceipts, type Receipt } from '../receipt.ts';
 import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';
 
 export interface FolderFile extends Expected {
@@ -29,6 +30,8 @@ interface FolderSpec {
   files: readonly FolderFile[];
   /** Those of the files' blobs that the store lacks before anything is placed. */
   missing: readonly FolderFile[];
+  /** Whether a release of this home has this folder, so that placing it is a repair. */
+  inUse: boolean;
 }
 
 export class FolderStep implements Step {
@@ -47,17 +50,19 @@ export class FolderStep implements Step {
     this.id = spec.id;
     this.kind = spec.kind;
     this.bytes = spec.missing.reduce((sum, file) => sum + file.size, 0);
-    this.record = { kind: 'folder', path: spec.path, blobs: spec.missing.map((file) => file.digest) };
+    const blobs = spec.missing.map((file) => file.digest);
+    this.record = { kind: 'folder', path: spec.path, blobs, inUse: spec.inUse };
   }
 
   static async create(
     world: World,
     source: BlobBody,
-    spec: Omit<FolderSpec, 'missing'>,
+    spec: Omit<FolderSpec, 'missing' | 'inUse'>,
   ): Promise<FolderStep> {
     const missing = new Map<Digest, FolderFile>();
     for (const file of spec.files) if (!(await world.store.has(file))) missing.set(file.digest, file);
-    return new FolderStep(world, source, { ...spec, missing: [...missing.values()] });
+    const inUse = (await readReceipts(world.home)).some((receipt) => hasFolder(receipt, spec.path));
+    return new FolderStep(world, source, { ...spec, missing: [...missing.values()], inUse });
   }
 
   describe(): string {
@@ -97,6 +102,10 @@ export class FolderStep implements Step {
       });
   }
 }
+
+/** Whether a receipt names a folder of models or configuration files; `path` is relative to the home. */
+export const hasFolder = ({ models, configs }: Receipt, path: string): boolean =>
+  configs?.path === path || models.some((model) => model.path === path);
 
 /** True when the folder holds exactly these files, each as a link to its blob. */
 export async function isPlaced(folder: string, files: readonly FolderFile[], store: Store): Promise<boolean> {
@@ -146,13 +155,17 @@ async function place(folder: string, files: readonly FolderFile[], store: Store)
     await rename(partial, folder);
     await fsyncDir(dirname(folder));
   } catch (error) {
+    await rm(partial, { recursive: true, force: true }).catch(() => undefined);
     throw asSealiftError(error, `placing ${folder}`);
   }
 }
 
 const partialOf = (folder: string): string => join(dirname(folder), `.${basename(folder)}.partial`);
 
-/** Removes the folder, then the blobs that came with it, unless another folder still links to them. */
+/**
+ * Removes the folder, then the blobs that came with it, unless another folder still links to them. A folder that
+ * a release has, and that was only repaired, stays.
+ */
 export async function undoFolder(
   record: Extract<UndoRecord, { kind: 'folder' }>,
   world: World,
@@ -160,9 +173,11 @@ export async function undoFolder(
   const folder = world.home.path(record.path);
   const partial = partialOf(folder);
   await rm(partial, { recursive: true, force: true });
-  await rename(folder, partial).catch(unlessAbsent);
-  await rm(partial, { recursive: true, force: true });
-  await rmdir(dirname(folder)).catch(() => undefined); // the model's own folder, if this was its last revision
+  if (!record.inUse) {
+    await rename(folder, partial).catch(unlessAbsent);
+    await rm(partial, { recursive: true, force: true });
+    await rmdir(dirname(folder)).catch(() => undefined); // the model's own folder, if this was its last revision
+  }
   for (const digest of record.blobs) await dropBlob(digest, world.store);
 }
 

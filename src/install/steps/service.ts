@@ -101,7 +101,7 @@ export class ServiceStep implements Step {
   }
 
   async apply(_progress: Progress, signal?: AbortSignal): Promise<void> {
-    await this.#world.compose.up(this.#file(), this.#input.project);
+    await (await this.#world.compose()).up(this.#file(), this.#input.project);
     await this.#untilHealthy(signal);
   }
 
@@ -191,7 +191,7 @@ export async function undoService(
   if (record.replaces) return;
   const file = join(world.home.releaseFolder(record.release), 'compose.yaml');
   if ((await exists(file)) || (await world.engine.containers(record.project)).length > 0)
-    await world.compose.down((await exists(file)) ? file : undefined, record.project);
+    await (await world.compose()).down((await exists(file)) ? file : undefined, record.project);
 }
 
 /** Starts the release of before again. Its files are back by now, and its images were never taken away. */
@@ -200,7 +200,8 @@ export async function undoReturn(
   world: World,
 ): Promise<void> {
   if (record.release === undefined) return;
-  await world.compose.up(join(world.home.releaseFolder(record.release), 'compose.yaml'), record.project);
+  const compose = await world.compose();
+  await compose.up(join(world.home.releaseFolder(record.release), 'compose.yaml'), record.project);
   await untilAnswering(world, record.project, record.release);
 }
 

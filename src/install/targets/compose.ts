@@ -31,7 +31,8 @@ export interface ComposeInput {
 
 /** Label that ties containers to the bundle that they came from. */
 export const BUNDLE_LABEL = 'dev.sealift.bundle';
-const RELEASE_LABEL = 'dev.sealift.release';
+/** Label that says which release a container belongs to: what runs is known by it, not by `current`. */
+export const RELEASE_LABEL = 'dev.sealift.release';
 export const FILES_LABEL = 'dev.sealift.files';
 
 /** Project names have no dots; names of bundles have no underscores, so two bundles never share a project. */

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What counts as an answer of a model to the smoke test. */
+import { describe, expect, it } from 'vitest';
+import type { EngineClient } from '../../src/install/engine-client.ts';
+import type { Service } from '../../src/install/engines.ts';
+import { parseSite } from '../../src/install/site.ts';
+import { smokeTest, type SmokeAnswer } from '../../src/install/smoke.ts';
+import { siteText } from './rig.ts';
+
+const services = [{ name: 'chat', servedModel: 'tiny' } as Service];
+
+/** An engine whose gateway gets this answer; `asked` collects what curl was told. */
+function answering(choice: object, asked: string[] = []): Promise<SmokeAnswer[]> {
+  const body = JSON.stringify({ model: 'tiny', choices: [choice] });
+  const engine = {
+    containers: () => Promise.resolve([{ id: 'g', service: 'gateway', state: 'running' }]),
+    exec: (_id: string, _argv: string[], input: string) => {
+      asked.push(input);
+      return Promise.resolve({ code: 0, stdout: `${body}\n200`, stderr: '' });
+    },
+  } as unknown as EngineClient;
+  const apiKey = { name: 'default', key: 'sk-0123456789012345678901234567' };
+  const site = parseSite(siteText(8443), 'site.yaml');
+  return smokeTest({ engine, project: 'sealift-demo', services, site, tls: { publicKeyPin: 'x' }, apiKey });
+}
+
+describe('the smoke test', () => {
+  it.each([
+    ['words', { message: { content: ' ready ' }, finish_reason: 'stop' }, 'ready'],
+    [
+      'thoughts',
+      { message: { content: null, reasoning_content: 'The user wants' }, finish_reason: 'stop' },
+      '',
+    ],
+    ['the end of its few tokens', { message: { content: '' }, finish_reason: 'length' }, ''],
+  ])('takes %s for an answer', async (_, choice, answer) => {
+    expect(await answering(choice)).toEqual([{ service: 'chat', model: 'tiny', answer }]);
+  });
+
+  it('does not take nothing at all for one', async () => {
+    const nothing = { message: { content: '' }, finish_reason: 'stop' };
+    await expect(answering(nothing)).rejects.toMatchObject({ code: 'SMOKE_TEST_FAILED' });
+  });
+
+  it('asks for a few tokens only', async () => {
+    const asked: string[] = [];
+    await answering({ message: { content: 'ready' } }, asked);
+    expect(asked[0]).toContain(String.raw`\"max_tokens\":16`);
+  });
+});
