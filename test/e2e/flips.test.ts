@@ -172,7 +172,7 @@ async function remains(): Promise<string[]> {
   });
   const all = [...(await list('images')), ...(await list('containers')), ...names];
   // The home's own folders may be there or not; what is in one has a name of its own.
-  return all.filter((name) => !/^(models|configs|releases|caches|spool)\/$/.test(name)).sort();
+  return all.filter((name) => !/^(models|configs|releases|caches|spool|docker-config)\/$/.test(name)).sort();
 }
 
 /** What must never be left of a bundle, whatever else an earlier install or uninstall has left on purpose. */
