@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { defineConfig } from 'vitest/config';
 
+/** Files beside the code they test that start a container engine. */
+const WITH_ENGINE = ['test/install/{engine,stack,unfinished}.test.ts', 'test/build/sources/daemon.test.ts'];
+
 export default defineConfig({
   test: {
     projects: [
@@ -8,7 +11,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/e2e/**', 'test/engines/**'], // engines: scripts/test-engines
+          exclude: ['test/e2e/**', 'test/engines/**', ...WITH_ENGINE], // engines: scripts/test-engines
           testTimeout: 30_000,
           hookTimeout: 120_000,
         },
@@ -17,7 +20,7 @@ export default defineConfig({
         // Real engines, registries and daemons: one file at a time, with room for a slow machine.
         test: {
           name: 'e2e',
-          include: ['test/e2e/**/*.test.ts'],
+          include: ['test/e2e/**/*.test.ts', ...WITH_ENGINE],
           fileParallelism: false,
           testTimeout: 600_000,
           hookTimeout: 600_000,

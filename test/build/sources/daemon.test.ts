@@ -8,7 +8,7 @@ import type { ResolvedImage } from '../../../src/build/sources/source.ts';
 import type { Descriptor } from '../../../src/bundle/inventory.ts';
 import { parseImageManifest } from '../../../src/bundle/oci.ts';
 import { digestOf } from '../../../src/store/digest.ts';
-import { dockerAvailable, startDocker } from '../../support/docker.ts';
+import { startDocker } from '../../support/docker.ts';
 import { tinyImage } from '../../support/images.ts';
 import { runOk, tempDir } from '../../support/workspace.ts';
 import { failure, fetchBlob, onEnd, testContext, type TestContext } from './support.ts';
@@ -238,7 +238,7 @@ it('an engine that does not run, or is not named, is ENGINE_NOT_RUNNING', async 
   await failure(resolve(await testContext()), 'ENGINE_NOT_RUNNING');
 });
 
-describe.skipIf(dockerAvailable() !== undefined)('a real engine', () => {
+describe('a real engine', () => {
   it('gives an image whose config and layers are those that were loaded', async () => {
     const made = tinyImage({ name: 'team/app:1', payload: 'x'.repeat(100_000), shared: true });
     const docker = await startDocker({ dir: tempDir('dockerd') });
