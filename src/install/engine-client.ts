@@ -10,7 +10,7 @@ import Docker from 'dockerode';
 import { SealiftError, type ErrorCode } from '../errors.ts';
 import { isImageRef } from '../bundle/inventory.ts';
 import { isDigest, type Digest } from '../store/digest.ts';
-import { printable } from './text.ts';
+import { plainLine } from './text.ts';
 
 /** Limit for requests that are answered from memory, in milliseconds. Loading and removing have none. */
 const QUICK_MS = 60_000;
@@ -243,7 +243,7 @@ export class EngineClient {
     );
     return demultiplex(raw ?? Buffer.alloc(0))
       .split('\n')
-      .map((line) => printable(line))
+      .map((line) => plainLine(line))
       .filter((line) => line !== '')
       .slice(-lines);
   }
@@ -316,8 +316,8 @@ function factsOf(version: Docker.DockerVersion, info: EngineInfo): EngineFacts {
     ([key, value]) => key === 'driver-type' && value === 'io.containerd.snapshotter.v1',
   );
   return {
-    version: printable(version.Version, 64),
-    apiVersion: printable(version.ApiVersion, 16),
+    version: plainLine(version.Version, 64),
+    apiVersion: plainLine(version.ApiVersion, 16),
     store: containerd ? 'containerd' : 'classic',
     platform: `${version.Os}/${version.Arch}`,
     readsZstd: containerd || atLeast(version.ApiVersion, ZSTD_API),
@@ -337,7 +337,7 @@ function scanEvents(answer: string, what: string): void {
     const problem = event.errorDetail?.message ?? event.error;
     const said = problem ?? (event.stream?.startsWith('Error unpacking') ? event.stream : undefined);
     if (said !== undefined)
-      throw new SealiftError('IMAGE_LOAD_FAILED', `the engine could not load ${what}: ${printable(said)}`);
+      throw new SealiftError('IMAGE_LOAD_FAILED', `the engine could not load ${what}: ${plainLine(said)}`);
   }
 }
 
@@ -366,7 +366,7 @@ function loadFailed(error: unknown, what: string, signal: AbortSignal | undefine
 function engineError(code: ErrorCode, doing: string, error: unknown): SealiftError {
   if (error instanceof SealiftError) return error;
   const said = error instanceof Error ? error.message : String(error);
-  return new SealiftError(code, `${doing}: ${printable(said)}`, { cause: error });
+  return new SealiftError(code, `${doing}: ${plainLine(said)}`, { cause: error });
 }
 
 function notRunning(socket: string, error: unknown): SealiftError {
@@ -380,7 +380,7 @@ function notRunning(socket: string, error: unknown): SealiftError {
     errno === 'EACCES'
       ? 'run as root, or as a member of the group that owns the socket'
       : 'start the engine (systemctl start docker), or name its socket with --engine';
-  const said = reason ?? printable(error instanceof Error ? error.message : String(error));
+  const said = reason ?? plainLine(error instanceof Error ? error.message : String(error));
   return new SealiftError('ENGINE_NOT_RUNNING', `no container engine answers on ${socket}: ${said}`, {
     hint,
     cause: error,

@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SealiftError } from '../errors.ts';
 import type { Home } from './home.ts';
-import { printable } from './text.ts';
+import { plainLine } from './text.ts';
 
 /** How much of a process's output is kept, in bytes of each stream. */
 const KEPT_BYTES = 64 * 1024;
@@ -211,7 +211,7 @@ export class Compose {
       .trim()
       .split('\n')
       .slice(-8)
-      .map((line) => ['compose', printable(line)] as const);
+      .map((line) => ['compose', plainLine(line)] as const);
     throw new SealiftError('ENGINE_FAILED', `Compose could not ${verb} ${project} (exit ${ran.code})`, {
       details: words,
     });

@@ -18,7 +18,7 @@ import { listeners, overlaps } from './ports.ts';
 import { readReceipt } from './receipt.ts';
 import type { Site } from './site.ts';
 import { expectedId } from './steps/image.ts';
-import { bytesText } from './text.ts';
+import { formatBytes } from '../text.ts';
 
 /** Rounding of a file's size on disk, in bytes. */
 const BLOCK = 4096;
@@ -131,12 +131,12 @@ export async function checkDisk(
     needed += Math.max(0, Math.ceil(blob.size / BLOCK) * BLOCK - (partial?.size ?? 0));
   }
   const { bytes } = await freeBytes(home.root);
-  if (bytes >= needed) return `${bytesText(needed)} needed, ${bytesText(bytes)} free under ${home.root}`;
+  if (bytes >= needed) return `${formatBytes(needed)} needed, ${formatBytes(bytes)} free under ${home.root}`;
   throw new SealiftError(
     'DISK_TOO_SMALL',
     `${needed} bytes are needed on the file system of ${home.root}, and ${bytes} are free`,
     {
-      hint: `free ${bytesText(needed - bytes)} there, or put the home on another disk with --home`,
+      hint: `free ${formatBytes(needed - bytes)} there, or put the home on another disk with --home`,
     },
   );
 }
@@ -188,5 +188,5 @@ export async function engineDiskWarning(
   const packed = bundle.images.flatMap((image) => image.layers).reduce((sum, layer) => sum + layer.size, 0);
   const free = await freeBytes(engine.facts.rootFolder || '/').catch(() => undefined);
   if (free === undefined || free.bytes >= 3 * packed) return undefined;
-  return `images are ${bytesText(packed)} packed and need about three times that; ${engine.facts.rootFolder} has ${bytesText(free.bytes)}`;
+  return `images are ${formatBytes(packed)} packed and need about three times that; ${engine.facts.rootFolder} has ${formatBytes(free.bytes)}`;
 }

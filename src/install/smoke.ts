@@ -12,7 +12,7 @@ import type { EngineClient } from './engine-client.ts';
 import { GATEWAY_PORT } from './gateway.ts';
 import type { ApiKey, Site } from './site.ts';
 import { gatewayContainer } from './steps/service.ts';
-import { printable, withoutSecrets } from './text.ts';
+import { plainLine, withoutSecrets } from './text.ts';
 import type { TlsFiles } from './tls.ts';
 
 /** The first request may compile kernels. */
@@ -102,20 +102,20 @@ function judge(
   const cut = ran.stdout.lastIndexOf('\n');
   const status = ran.stdout.slice(cut + 1);
   const body = ran.stdout.slice(0, Math.max(cut, 0));
-  const said = withoutSecrets(printable(ran.code === 0 ? body : ran.stderr), secrets);
+  const said = withoutSecrets(plainLine(ran.code === 0 ? body : ran.stderr), secrets);
   if (ran.code !== 0) throw failed(service, `curl ended with status ${ran.code}`, said);
-  if (status !== '200') throw failed(service, `the gateway answered ${printable(status, 16)}`, said);
+  if (status !== '200') throw failed(service, `the gateway answered ${plainLine(status, 16)}`, said);
   const parsed = Answer.safeParse(
     parseJson(Buffer.from(body), 'the answer to the smoke test', 'SMOKE_TEST_FAILED', MAX_ANSWER_BYTES),
   );
   const choice = parsed.data?.choices[0];
   if (!parsed.success || !hasSpoken(choice!)) throw failed(service, 'the answer holds no text', said);
   if (parsed.data.model !== service.servedModel)
-    throw failed(service, `the answer is from model ${printable(parsed.data.model, 100)}`, said);
+    throw failed(service, `the answer is from model ${plainLine(parsed.data.model, 100)}`, said);
   return {
     service: service.name,
     model: parsed.data.model,
-    answer: printable(choice!.message.content?.trim() ?? '', 200),
+    answer: plainLine(choice!.message.content?.trim() ?? '', 200),
   };
 }
 

@@ -7,8 +7,11 @@ import { SealiftError, type ErrorCode } from '../errors.ts';
 import { fingerprint, keyHint } from './keys.ts';
 import { isSignedBy, readMessageSignature, type MessageSignature } from './message-signature.ts';
 import type { TrustedSigner, TrustPolicy } from './policy.ts';
-import { printable } from './printable.ts';
+import { printable } from '../text.ts';
 import { decodeSlot } from './slots.ts';
+
+/** Longest piece of a slot that is shown, in code points. */
+const MAX_SHOWN = 160;
 
 export interface AcceptedSignature {
   /** Number of the slot, from 0. */
@@ -103,7 +106,7 @@ function judgeSlot(court: Court, bytes: Uint8Array, slot: number): Finding {
     return judgeSignature(court, readMessageSignature(content.json), slot);
   } catch (thrown) {
     const text = thrown instanceof Error ? thrown.message : String(thrown);
-    return reject(slot, 'malformed', `not a signature of the expected form: ${printable(text)}`);
+    return reject(slot, 'malformed', `not a signature of the expected form: ${printable(text, MAX_SHOWN)}`);
   }
 }
 
@@ -134,7 +137,7 @@ function judgeStranger(policy: TrustPolicy, { hint }: MessageSignature, slot: nu
     return reject(
       slot,
       'unknown-key',
-      `names a key in a form that sealift does not know: '${printable(hint)}'`,
+      `names a key in a form that sealift does not know: '${printable(hint, MAX_SHOWN)}'`,
     );
   }
   if (policy.revokedKeys.has(named)) return reject(slot, 'revoked', `names ${named}, which is revoked`);

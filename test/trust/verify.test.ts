@@ -3,7 +3,7 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { SealiftError } from '../../src/errors.ts';
 import { fingerprint } from '../../src/trust/keys.ts';
-import { printable } from '../../src/trust/printable.ts';
+import { printable } from '../../src/text.ts';
 import { verifySignatures } from '../../src/trust/verify.ts';
 import { codeOf, judge, person, policyOf, refusalOf, signedBy, slotsOf, SUMS } from './helpers.ts';
 import { cosignVector } from './cosign-vector.ts';

@@ -14,7 +14,7 @@ import type { EngineClient, EngineContainer } from '../engine-client.ts';
 import { readEngineKeys } from '../release.ts';
 import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';
 import { BUNDLE_LABEL, FILES_LABEL, gatewayService } from '../targets/compose.ts';
-import { printable, withoutSecrets } from '../text.ts';
+import { plainLine, withoutSecrets } from '../text.ts';
 import { readFile } from 'node:fs/promises';
 
 const POLL_MS = 500;
@@ -160,7 +160,7 @@ export function stateOf(service: string, image: Digest, containers: readonly Eng
   const is = (state: Waiting['state'], detail: string): Waiting => ({ service, state, detail, container });
   if (container === undefined) return is('failed', 'Compose made no container for it');
   if (container.image !== image)
-    return is('failed', `it runs image ${printable(container.image)}, not the proved ${image}`);
+    return is('failed', `it runs image ${plainLine(container.image)}, not the proved ${image}`);
   if (container.restarts >= MAX_RESTARTS)
     return is('failed', `it ended ${container.restarts} times, with status ${container.exitCode}`);
   if (container.state === 'dead' || container.state === 'exited')
