@@ -39,8 +39,8 @@ const stubUnused: Plugin = {
  */
 const noRedirects: Plugin = {
   name: 'no-redirects',
-  setup({ onLoad }) {
-    onLoad({ filter: /[/\\]docker-modem[/\\]lib[/\\]http\.js$/ }, () => ({
+  setup(build) {
+    build.onLoad({ filter: /[/\\]docker-modem[/\\]lib[/\\]http\.js$/ }, () => ({
       contents: "module.exports = { http: require('node:http'), https: require('node:http') };",
       loader: 'js',
     }));

@@ -17,6 +17,11 @@ export const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
 /** Aliases are a way to blow up a small document ("billion laughs"); this many expansions serve any honest file. */
 const MAX_ALIASES = 100;
 
+/** What helps with a document that says nothing yet. */
+const STARTS: Partial<Record<ErrorCode, string>> = {
+  MANIFEST_INVALID: '`sealift init NEW.yaml` writes one to start from',
+};
+
 type Path = readonly PropertyKey[];
 type Place = (offset: number) => string;
 
@@ -47,8 +52,9 @@ export function readDocument<T>(text: string, file: string, schema: z.ZodType<T>
   const issues = [...parsed.error.issues.filter(isKey), ...parsed.error.issues.filter((i) => !isKey(i))];
   const problems = issues.flatMap((issue) => describe(issue, doc, schema, at));
   const [first, ...rest] = problems;
+  const hint = doc.contents === null ? STARTS[code] : first?.hint;
   throw new SealiftError(code, first?.text ?? `${file} is not valid`, {
-    ...(first?.hint === undefined ? {} : { hint: first.hint }),
+    ...(hint === undefined ? {} : { hint }),
     details: rest.map((p) => ['also', p.hint === undefined ? p.text : `${p.text} (${p.hint})`] as const),
   });
 }
@@ -146,7 +152,7 @@ function valueProblem(issue: z.core.$ZodIssue, doc: Document): { text: string; h
     const expected = issue.code === 'invalid_type' ? naturally(issue.expected) : unionText(issue.errors);
     if (found === undefined && issue.path.length > 0) return { text: `is missing; expected ${expected}` };
     const quote = expected === 'a string' && ['number', 'boolean'].includes(typeof found);
-    const hint = quote ? `put it in quotes: "${sourceOf(issue.path, doc)}"` : undefined;
+    const hint = quote ? quotesHint(issue.path, sourceOf(issue.path, doc)) : undefined;
     return { text: `expected ${expected}, found ${kindOf(found)}`, hint };
   }
   if (issue.code === 'invalid_value') {
@@ -157,6 +163,12 @@ function valueProblem(issue: z.core.$ZodIssue, doc: Document): { text: string; h
   }
   const text = issue.message.charAt(0).toLowerCase() + issue.message.slice(1);
   return { text: isPlain(found) ? `${text}, found ${shown(found)}` : text };
+}
+
+/** YAML takes `version: 1.0` for a number, and quotes alone would not make it a semantic version. */
+function quotesHint(path: Path, source: string): string {
+  if (path.at(-1) !== 'version' || !/^\d+(\.\d+)?$/.test(source)) return `put it in quotes: "${source}"`;
+  return `put it in quotes, with three numbers: "${source.includes('.') ? source : `${source}.0`}.0"`;
 }
 
 const hintOf = (params: Record<string, unknown> | undefined): string | undefined =>

@@ -13,18 +13,18 @@ interface ErrorSpec {
 
 /** Exit statuses of every command (README has the same table; a test keeps them equal). */
 export const EXIT_CODES: ReadonlyMap<number, string> = new Map([
-  [0, 'done; for `diff`, also when differences exist'],
+  [0, 'done'],
   [1, 'failed (I/O, network, unexpected), or the person said no; host untouched'],
   [2, 'wrong usage, invalid manifest, lock, site, policy, key or flag'],
   [10, 'not signed'],
   [11, 'signed, but not by a trusted signer, or threshold not met'],
   [12, 'content does not match the inventory, or is not a sealift bundle'],
-  [13, 'incomplete: the bundle is truncated, or a volume or the base is missing'],
+  [13, 'incomplete: the bundle ends too early'],
   [14, 'refused by policy (revoked, expired, older than installed, not allowed here)'],
   [20, 'preflight failed; host untouched'],
   [21, 'install failed; rolled back'],
   [22, 'install failed; rollback incomplete: a person is needed'],
-  [30, 'differences or drift, with `--exit-code`'],
+  [30, 'the host differs from its receipt (`status --exit-code` only)'],
   [130, 'interrupted'],
   [143, 'terminated by SIGTERM'],
 ]);
@@ -136,6 +136,11 @@ export const ERRORS = {
       'The key file is not an ECDSA P-256 key in a form that sealift reads (PKCS#8 PEM, encrypted or not; SPKI PEM for public keys).',
   },
   WRONG_PASSPHRASE: { exit: 2, about: 'The passphrase does not open the key.' },
+  ALREADY_SIGNED: {
+    exit: 2,
+    about:
+      'This key has signed the bundle already. A signer counts once, so another signature must come from another key.',
+  },
   SLOTS_FULL: { exit: 2, about: 'All eight signature slots are taken.' },
   FILE_EXISTS: { exit: 2, about: 'The output file is already there. Name another, or remove it.' },
   FILE_MISSING: { exit: 2, about: 'A file that was named does not exist.' },
@@ -166,7 +171,7 @@ export const ERRORS = {
   },
   BUNDLE_INCOMPLETE: {
     exit: 13,
-    about: 'The bundle ends too early: a copy that broke off, or a missing volume.',
+    about: 'The bundle ends too early: a copy that broke off. Copy it again.',
   },
   SIGNER_REVOKED: { exit: 14, about: 'The trust policy has revoked the key that signed.' },
   SIGNER_EXPIRED: {

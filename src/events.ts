@@ -19,7 +19,7 @@ export type SealiftEvent =
   | { type: 'item-progress'; id: string; delta: number }
   /** `stopped` is what a failure elsewhere, or a signal, has broken off. */
   | { type: 'item-end'; id: string; outcome: 'done' | 'cached' | 'failed' | 'stopped'; detail?: string }
-  /** One line of evidence, printed by `verify`, `install` and `doctor`. */
+  /** One line of evidence, printed by `verify` and `install`. */
   | { type: 'check'; name: string; outcome: CheckOutcome; detail: string }
   | { type: 'warning'; code: string; message: string }
   /** A retry is going to happen after `delayMs` milliseconds. */

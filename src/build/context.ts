@@ -3,12 +3,12 @@ import { asSealiftError } from '../errors.ts';
 import type { Emit, ItemKind } from '../events.ts';
 import type { Descriptor } from '../bundle/inventory.ts';
 import { imageSource, modelSource } from './sources/index.ts';
-import type { ImageSource, ModelSource, SourceContext } from './sources/source.ts';
+import type { ImageSource, LockedRevision, ModelSource, SourceContext } from './sources/source.ts';
 
 /** How a place of the manifest becomes a source; `locked` asks for exactly what the lock names. */
 export interface Sources {
   image(from: string, context: SourceContext, locked?: { manifest: Descriptor }): ImageSource;
-  model(from: string, context: SourceContext, locked?: { revision: string }): ModelSource;
+  model(from: string, context: SourceContext, locked?: LockedRevision): ModelSource;
 }
 
 export const SOURCES: Sources = { image: imageSource, model: modelSource };

@@ -71,7 +71,9 @@ async function resolveLocked(
 }
 
 function modelNeeds(model: LockedModel, context: SourceContext, sources: Sources): Need[] {
-  const resolved = lazily(() => sources.model(model.from, context, model).resolve(context.emit));
+  // Made at once: a --hub that contradicts the lock is refused even when nothing is missing.
+  const origin = sources.model(model.from, context, { revision: model.revision, hub: model.hub });
+  const resolved = lazily(() => origin.resolve(context.emit));
   return model.files.map(({ path, digest, size }) => ({
     digest,
     size,

@@ -19,7 +19,7 @@ const STARTS: Readonly<Record<string, Start>> = {
     image: 'docker.io/vllm/vllm-openai:v0.27.1',
     model: 'qwen3-coder',
     repo: 'Qwen/Qwen3-Coder-30B-A3B-Instruct',
-    include: '["*.safetensors", "*.json", "tokenizer*", "merges.txt", "chat_template*", "LICENSE*"]',
+    include: '["*.safetensors", "*.json", "tokenizer*", "merges.txt", "chat_template*", "*.py", "LICENSE*"]',
     options: 'max-model-len: 8192',
   },
 };
@@ -76,7 +76,7 @@ services:
     engine: ${engine}
     image: engine
     model: ${model}
-    gpus: 1
+    gpus: 2
     options: # the engine's own options, without the leading --
       ${options}
 

@@ -9,8 +9,9 @@ import type { LockedModel } from './lockfile.ts';
 import type { Manifest } from './manifest.ts';
 import { inParallel } from './pool.ts';
 import { selectFiles } from './select.ts';
-import { printable } from './sources/image.ts';
-import type { ResolvedModel, SourceContext, SourceFile } from './sources/source.ts';
+import { printable } from '../text.ts';
+import { reasonOf } from './sources/retry.ts';
+import type { ChooseFiles, ResolvedModel, SourceContext, SourceFile } from './sources/source.ts';
 
 type ModelEntry = Manifest['models'][string];
 
@@ -30,10 +31,11 @@ export async function lockModel(
 ): Promise<LockedModel> {
   const item = { id: `model ${name}`, kind: 'model' as const, label: `${name} ← ${entry.from}` };
   return asItem(context.emit, item, async () => {
-    const resolved = await sources.model(entry.from, context).resolve(context.emit);
-    const chosen = chooseFiles(name, entry, resolved.files, context);
+    const source = sources.model(entry.from, context);
+    const choose: ChooseFiles = (listed) => chooseFiles(name, entry, listed, context);
+    const resolved = await source.resolve(context.emit, choose);
     const byContent = new Map<string, Promise<Digest>>();
-    const files = await inParallel(chosen, context.signal, async (file, signal) => {
+    const files = await inParallel(resolved.files, context.signal, async (file, signal) => {
       const digest =
         file.digest ?? once(byContent, file, () => lockFile(name, file, resolved, { ...context, signal }));
       return { path: file.path, digest: await digest, size: file.size };
@@ -58,13 +60,15 @@ function chooseFiles(
   listed: readonly SourceFile[],
   context: SourceContext,
 ): SourceFile[] {
-  const { selected, unused } = selectFiles(listed, entry.include, entry.exclude);
+  const { selected, unused, unusedExcludes } = selectFiles(listed, entry.include, entry.exclude);
   const files = selected.toSorted((a, b) => (a.path < b.path ? -1 : 1));
   if (files.length === 0) throw nothingLeft(name, entry, listed);
   refuseUnsafe(name, files);
   const warn = (code: string, message: string): void => context.emit({ type: 'warning', code, message });
   for (const pattern of unused)
     warn('PATTERN_UNUSED', `model ${name}: no file fits the include pattern '${pattern}'`);
+  for (const pattern of unusedExcludes)
+    warn('PATTERN_UNUSED', `model ${name}: no file fits the exclude pattern '${pattern}'`);
   for (const [a, b] of caseCollisions(files.map((file) => file.path))) {
     warn('CASE_COLLISION', `model ${name}: '${a}' and '${b}' are one file on a disk that ignores case`);
   }
@@ -97,7 +101,7 @@ function refuseUnsafe(name: string, files: readonly SourceFile[]): void {
     if (!isSafePath(path)) {
       throw new SealiftError(
         'UNSAFE_NAME',
-        `model ${name} has a file with an unsafe name: '${printable(path)}'`,
+        `model ${name} has a file with an unsafe name: '${printable(path, 200)}'`,
         {
           hint: 'if the model is to be trusted all the same, leave the file out with `exclude`',
         },
@@ -155,19 +159,17 @@ async function fetchFile(
       received += delta;
       context.emit({ type: 'item-progress', id, delta });
     };
+    // Outside: opening has its own retries, and only a body that broke off is worth another opening.
+    const body = await bodyOf(file, resolved, context);
     try {
-      const checked = checkedByGit(
-        await bodyOf(file, resolved, context),
-        { oid: file.gitOid, size: file.size },
-        what,
-      );
+      const checked = checkedByGit(body, { oid: file.gitOid, size: file.size }, what);
       const signal = context.signal ? { signal: context.signal } : {};
       return await context.store.addStream(checked, { what, onBytes, maxBytes: file.size, ...signal });
     } catch (error) {
       if (received > 0) context.emit({ type: 'item-progress', id, delta: -received });
       const dropped = error instanceof SealiftError && error.code === 'NETWORK_ERROR';
       if (!dropped || attempt >= ATTEMPTS) throw error;
-      context.emit({ type: 'retry', what, reason: error.message, delayMs: 0 });
+      context.emit({ type: 'retry', what, reason: reasonOf(error.message, what), delayMs: 0 });
     }
   }
 }

@@ -23,7 +23,16 @@ const MODEL_FROM = /^(hf:[^\s@/]+(\/[^\s@/]+)?(@\S+)?|hf\+https?:\/\/[^\s@]+(@\S
 /** As a refinement, because `\p{…}` is not in the regular expressions of every reader of the JSON Schema. */
 const printable = (text: string): boolean => Line.safeParse(text).success;
 const PRINTABLE = 'expected one line of printable text';
-const Place = z.string().min(1).max(2048).refine(printable, PRINTABLE);
+/** First and final, and without the text: what a person wrote before an @ may be a password. */
+const Place = z
+  .string()
+  .refine((text) => !/\/\/(?!\[)[^/?#]*(@|:[^\d/])/.test(text), {
+    error: 'an address here must not hold a user or a password',
+    abort: true,
+  })
+  .min(1)
+  .max(2048)
+  .refine(printable, PRINTABLE);
 
 const ImageFrom = Place.regex(
   IMAGE_FROM,

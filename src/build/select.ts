@@ -10,6 +10,8 @@ export interface Selection<T> {
   selected: T[];
   /** Patterns of `include` that took no file: a typing error, or a file the model lacks. */
   unused: string[];
+  /** Patterns of `exclude` that fit no file: something is carried that was meant to stay. */
+  unusedExcludes: string[];
 }
 
 /** Picks by patterns; without `include`, all. The order of `files` is kept. */
@@ -23,13 +25,16 @@ export function selectFiles<T extends { path: string }>(
     test: matcher(pattern),
     used: include === undefined,
   }));
-  const unwanted = exclude.map(matcher);
+  const unwanted = exclude.map((pattern) => ({ pattern, test: matcher(pattern), used: false }));
   const selected = files.filter(({ path }) => {
     const hits = wanted.filter(({ test }) => test(path));
-    for (const hit of hits) hit.used = true;
-    return hits.length > 0 && !unwanted.some((test) => test(path));
+    const misses = unwanted.filter(({ test }) => test(path));
+    for (const hit of [...hits, ...misses]) hit.used = true;
+    return hits.length > 0 && misses.length === 0;
   });
-  return { selected, unused: wanted.filter(({ used }) => !used).map(({ pattern }) => pattern) };
+  const unused = (patterns: typeof unwanted): string[] =>
+    patterns.filter(({ used }) => !used).map(({ pattern }) => pattern);
+  return { selected, unused: unused(wanted), unusedExcludes: unused(unwanted) };
 }
 
 function matcher(pattern: string): (path: string) => boolean {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Inventory } from '../bundle/inventory.ts';
-import { count, formatBytes } from './format.ts';
+import { count } from './format.ts';
+import { formatBytes } from '../text.ts';
 import { table } from './output.ts';
 
 /** What a bundle carries, a line each. */

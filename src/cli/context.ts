@@ -74,6 +74,12 @@ export function readEnvironment(env: NodeJS.ProcessEnv = process.env): Environme
   return found;
 }
 
+/** Everything, for docker's credential helpers alone: they need a session bus, a display, cloud variables. */
+export function wholeEnvironment(env: NodeJS.ProcessEnv = process.env): Record<string, string> {
+  const set = Object.entries(env).filter((pair): pair is [string, string] => pair[1] !== undefined);
+  return Object.fromEntries(set);
+}
+
 /** The process as `runCli` sees it; tests give their own. */
 export interface Host {
   stdin: TerminalInput;

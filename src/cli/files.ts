@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Files that a person names on the command line. */
-import { constants } from 'node:fs';
-import { access, open, readdir, stat } from 'node:fs/promises';
+import { access, open, readdir, stat, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { asSealiftError, SealiftError, type ErrorCode } from '../errors.ts';
 import { parseTrustPolicy, type TrustPolicy } from '../trust/policy.ts';
 
 /** Longest text file that is read, in bytes: documents, keys, tokens. */
 const MAX_TEXT_BYTES = 4 * 1024 * 1024;
+/** Bytes that are asked for at once. */
+const READ_BYTES = 256 * 1024;
 
 /**
  * Reads a text file, bounded.
@@ -22,7 +23,7 @@ export async function readText(
   return (await readBytes(path, what, MAX_TEXT_BYTES, missing, hint)).toString();
 }
 
-/** Reads a file of at most `maxBytes` bytes. */
+/** Reads a file of at most `maxBytes` bytes. A pipe will do (`<(…)`, /dev/stdin), and is waited for. */
 export async function readBytes(
   path: string,
   what: string,
@@ -31,12 +32,12 @@ export async function readBytes(
   hint?: string,
 ): Promise<Buffer> {
   try {
-    const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK); // a FIFO must not block
+    const handle = await open(path);
     try {
-      const { buffer, bytesRead } = await handle.read(Buffer.alloc(maxBytes + 1), 0, maxBytes + 1, 0);
-      if (bytesRead > maxBytes)
+      const bytes = await readUpTo(handle, maxBytes + 1);
+      if (bytes.length > maxBytes)
         throw new SealiftError('USAGE', `${what} ${path} is larger than ${maxBytes} bytes`);
-      return buffer.subarray(0, bytesRead);
+      return bytes;
     } finally {
       await handle.close();
     }
@@ -47,6 +48,19 @@ export async function readBytes(
     }
     throw asSealiftError(thrown, `reading ${what} ${path}`);
   }
+}
+
+/** Without positions, which a pipe does not have; a pipe also gives less at once than is asked for. */
+async function readUpTo(handle: FileHandle, maxBytes: number): Promise<Buffer> {
+  const pieces: Buffer[] = [];
+  for (let size = 0; size < maxBytes;) {
+    const piece = Buffer.allocUnsafe(Math.min(READ_BYTES, maxBytes - size));
+    const { bytesRead } = await handle.read(piece, 0, piece.length, null);
+    if (bytesRead === 0) break;
+    pieces.push(piece.subarray(0, bytesRead));
+    size += bytesRead;
+  }
+  return Buffer.concat(pieces);
 }
 
 /** @throws {SealiftError} FILE_EXISTS when something is there already */

@@ -13,7 +13,7 @@ import { GLOBAL_OPTIONS } from './program.ts';
 import { SITE_TEMPLATE, TRUST_TEMPLATE } from './templates.ts';
 
 /** Exit statuses that every command can end with. */
-const COMMON_EXITS = [0, 1, 2, 130];
+const COMMON_EXITS = [0, 1, 2, 130, 143];
 /** Column at which prose wraps. */
 const WIDTH = 90;
 
@@ -51,6 +51,7 @@ export function programHelp(commands: readonly Command[]): string[] {
         ['sealift help <command>', 'what a command does'],
         ...topicRows(),
         ['sealift help CODE', 'what a problem code means'],
+        ['sealift --version', 'the version of this program'],
       ],
       '  ',
     ),

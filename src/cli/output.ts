@@ -8,6 +8,7 @@
  */
 import type { Writable } from 'node:stream';
 import { styleText } from 'node:util';
+import { printable } from '../text.ts';
 
 export type Sink = Writable & { isTTY?: boolean; columns?: number };
 export type ColorMode = 'auto' | 'always' | 'never';
@@ -19,15 +20,7 @@ export type Line = Span | readonly Span[];
 
 export const styled = (style: Style, text: string): Styled => ({ style, text });
 
-/** Control, format (bidirectional and zero-width), surrogate, private, unassigned and separator characters. */
-const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}]/gu;
-
-/** Makes text from outside safe to show: one line, every unprintable character written out as `\u{202e}`. */
-export function printable(text: string): string {
-  return text.replace(UNPRINTABLE, (char) => `\\u{${char.codePointAt(0)!.toString(16)}}`);
-}
-
-/** The same for JSON, without loss: the characters become JSON's own escapes. */
+/** What `printable` does, for JSON, without loss: the characters become JSON's own escapes. */
 export function printableJson(value: unknown, indent?: number): string {
   return JSON.stringify(value, null, indent).replace(/[^\n\P{C}]|[\u2028\u2029]/gu, (char) =>
     char

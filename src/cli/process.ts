@@ -35,12 +35,11 @@ function demandNode(version: string): void {
   process.exit(2);
 }
 
-/** The first Ctrl-C asks the command to stop at its next step; the second one leaves at once. */
+/** The first Ctrl-C asks the command to stop at its next step (runCli says so); the second one leaves at once. */
 function listenForSignals(): AbortSignal {
   const controller = new AbortController();
   const onSignal = (name: 'SIGINT' | 'SIGTERM'): void => {
-    if (controller.signal.aborted) process.exit(name === 'SIGINT' ? 130 : 143);
-    process.stderr.write('\nsealift: stopping at the next safe point; once more leaves at once\n');
+    if (controller.signal.aborted) leave(name);
     controller.abort(
       new SealiftError('INTERRUPTED', name === 'SIGINT' ? 'interrupted' : 'terminated', {
         hint: 'run the same command again to go on',
@@ -51,4 +50,11 @@ function listenForSignals(): AbortSignal {
   process.on('SIGINT', onSignal);
   process.on('SIGTERM', onSignal);
   return controller.signal;
+}
+
+/** Dies of the signal: process.exit() would wait for a thread that reads a pipe to which nobody writes. */
+function leave(name: 'SIGINT' | 'SIGTERM'): never {
+  process.removeAllListeners(name);
+  process.kill(process.pid, name);
+  process.exit(name === 'SIGINT' ? 130 : 143); // the first process of a container does not die of signals
 }

@@ -2,8 +2,9 @@
 /** The progress display of a terminal: a total line and up to four items, redrawn in place, gone at the end. */
 import type { Emit } from '../events.ts';
 import { sayLine } from './evidence.ts';
-import { formatBytes } from './format.ts';
-import { printable, type Output } from './output.ts';
+import { formatBytes } from '../text.ts';
+import { type Output } from './output.ts';
+import { printable } from '../text.ts';
 import type { Progress } from './progress.ts';
 import { Tally, type Item } from './tally.ts';
 

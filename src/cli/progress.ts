@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * Turns events into what a person or a program sees while the command runs. On a terminal: one total line and
- * up to four active items (progress-tty.ts). Elsewhere: a line at start and end of each artefact and a
- * heartbeat, never an animation in a log. `json`: the events themselves, one a line.
+ * up to four active items (progress-tty.ts). Elsewhere: a line at start and end of each large artefact, a sum
+ * of the small ones at the end of the stage, and a heartbeat, never an animation in a log. `json`: the events themselves, one a line.
  */
 import { EVENT_STREAM_VERSION, type Emit, type SealiftEvent } from '../events.ts';
-import { formatBytes, formatDuration } from './format.ts';
+import { count, formatDuration } from './format.ts';
+import { formatBytes } from '../text.ts';
 import { sayAlways, sayLine } from './evidence.ts';
 import type { Output } from './output.ts';
 import { TtyProgress } from './progress-tty.ts';
@@ -22,7 +23,7 @@ export interface Progress {
 
 /** Time between two signs of life in a log, in milliseconds. */
 const HEARTBEAT_MS = 30_000;
-/** Artefacts below this size, in bytes, have one line in a log, at their end, and none when they were there. */
+/** Artefacts below this size, in bytes, have no line of their own in a log unless they fail. */
 const SMALL_BYTES = 1_000_000;
 /** Deltas of one item are added up over this time before they become one JSON event. */
 const JSON_FLUSH_MS = 500;
@@ -46,6 +47,8 @@ class PlainProgress implements Progress {
   readonly #out: Output;
   readonly #tally = new Tally(() => performance.now());
   readonly #timer: NodeJS.Timeout;
+  /** Small artefacts of this stage that are done and have had no line. */
+  #small = { items: 0, bytes: 0 };
 
   constructor(out: Output) {
     this.#out = out;
@@ -53,21 +56,40 @@ class PlainProgress implements Progress {
   }
 
   readonly emit: Emit = (event) => {
+    if (event.type === 'stage') this.#endStage();
     const ended = this.#tally.add(event);
     if (sayLine(event, this.#out)) return;
     if (event.type === 'stage') {
       this.#out.note(`sealift: ${event.name}${sized(event.totalBytes)}`);
     } else if (event.type === 'item-start') {
-      // Thousands of small files would drown a log in pairs of lines; each still says when it is done.
+      // Thousands of small files would drown a log; the end of the stage says how many there were.
       if (!isSmall(event.bytes)) this.#out.note(`sealift: ${event.label}${sized(event.bytes)}`);
     } else if (event.type === 'item-end' && ended) {
-      if (event.outcome !== 'cached' || !isSmall(ended.bytes))
-        this.#out.note(`sealift: ${endLine(ended, event)}`);
+      this.#endItem(ended, event);
     }
   };
 
   end(): void {
     clearInterval(this.#timer);
+    this.#endStage();
+  }
+
+  #endItem(item: Item, end: ItemEnd): void {
+    const well = end.outcome === 'done' || end.outcome === 'cached';
+    if (!well || !isSmall(item.bytes)) {
+      this.#out.note(`sealift: ${endLine(item, end)}`);
+    } else if (end.outcome === 'done') {
+      this.#small.items++;
+      this.#small.bytes += item.bytes ?? 0;
+    }
+  }
+
+  #endStage(): void {
+    const { items, bytes } = this.#small;
+    this.#small = { items: 0, bytes: 0 };
+    if (items === 0) return;
+    const stage = this.#tally.stage === '' ? '' : `${this.#tally.stage}: `;
+    this.#out.note(`sealift: ${stage}${count(items, 'small item')} done, ${formatBytes(bytes)} together`);
   }
 
   #heartbeat(): void {
@@ -82,7 +104,9 @@ const isSmall = (bytes: number | undefined): boolean => bytes !== undefined && b
 const sized = (bytes: number | undefined): string =>
   bytes === undefined || bytes === 0 ? '' : ` (${formatBytes(bytes)})`;
 
-function endLine(item: Item, end: Extract<SealiftEvent, { type: 'item-end' }>): string {
+type ItemEnd = Extract<SealiftEvent, { type: 'item-end' }>;
+
+function endLine(item: Item, end: ItemEnd): string {
   const ms = performance.now() - item.startedAt;
   const took = ms < 1000 || end.outcome === 'cached' ? '' : ` in ${formatDuration(ms)}`;
   const outcome = end.outcome === 'cached' ? 'already there' : end.outcome;

@@ -3,7 +3,8 @@
 import type { Readable } from 'node:stream';
 import { StringDecoder } from 'node:string_decoder';
 import { SealiftError } from '../errors.ts';
-import { printable, type Output } from './output.ts';
+import { type Output } from './output.ts';
+import { printable } from '../text.ts';
 
 export type TerminalInput = Readable & { isTTY?: boolean; setRawMode?: (raw: boolean) => unknown };
 

@@ -28,6 +28,8 @@ export async function runCli(
     color: undefined,
   };
   let exit: number;
+  const onSignal = (): void => sayStopping(out);
+  host.signal.addEventListener('abort', onSignal);
   try {
     const invocation = parseArguments(argv, commands);
     globals = invocation.globals;
@@ -41,9 +43,18 @@ export async function runCli(
     if (globals.json) out.json({ schema: 'sealift/error/v1', problem: problemOf(error) });
     reportError(error, out, globals.debug);
     exit = exitOf(error, host.signal);
+  } finally {
+    host.signal.removeEventListener('abort', onSignal);
   }
   await out.flush();
   return exit;
+}
+
+/** Through the output, so that a progress display gives way to it and JSON lines stay JSON. */
+function sayStopping(out: Output): void {
+  // The terminal has echoed `^C` where the cursor was.
+  if (out.stderr.isTTY === true && !out.jsonNotes) out.draw('\r');
+  out.note('sealift: stopping at the next safe point; once more leaves at once');
 }
 
 async function perform(

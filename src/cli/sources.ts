@@ -3,7 +3,9 @@
 import { dirname, join, resolve } from 'node:path';
 import { lockPath, parseLock, type Lock } from '../build/lock.ts';
 import { parseManifest, type Manifest } from '../build/manifest.ts';
+import { withoutUserinfo } from '../build/sources/address.ts';
 import { Credentials, type RunHelper } from '../build/sources/credentials.ts';
+import { registryName } from '../build/sources/reference.ts';
 import type { SourceContext } from '../build/sources/source.ts';
 import { SealiftError } from '../errors.ts';
 import { Store } from '../store/store.ts';
@@ -30,6 +32,8 @@ export interface SourceFlags {
   mirrors: ReadonlyMap<string, string>;
   plainHttp: ReadonlySet<string>;
   hubUrl: string;
+  /** --hub was there. */
+  hubGiven: boolean;
   hubTokenFile: string | undefined;
   engine: string | undefined;
 }
@@ -38,28 +42,47 @@ export interface SourceFlags {
 export function sourceFlags(given: Given): SourceFlags {
   return {
     store: given.text('store'),
-    mirrors: new Map(given.list('mirror').map(parseMirror)),
-    plainHttp: new Set(given.list('plainHttp')),
+    mirrors: parseMirrors(given.list('mirror')),
+    plainHttp: new Set(given.list('plainHttp').map(parseHost)),
     hubUrl: httpUrl(given.text('hub') ?? DEFAULT_HUB, '--hub'),
+    hubGiven: given.text('hub') !== undefined,
     hubTokenFile: given.text('hubTokenFile'),
     engine: given.text('engine'),
   };
 }
 
+function parseMirrors(texts: readonly string[]): Map<string, string> {
+  const mirrors = new Map<string, string>();
+  for (const text of texts) {
+    const [registry, url] = parseMirror(text);
+    if (mirrors.has(registry)) throw new SealiftError('USAGE', `--mirror names ${registry} twice`);
+    mirrors.set(registry, url);
+  }
+  return mirrors;
+}
+
+function parseHost(text: string): string {
+  if (/^([a-z0-9.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?$/i.test(text)) return text.toLowerCase();
+  throw new SealiftError('USAGE', `--plain-http is '${withoutUserinfo(text)}', expected HOST or HOST:PORT`, {
+    hint: 'for example: --plain-http registry.example:5000',
+  });
+}
+
 function parseMirror(text: string): [string, string] {
   const match = /^([a-z0-9.-]+(?::\d+)?)=(.+)$/i.exec(text);
-  if (match) return [match[1]!.toLowerCase(), httpUrl(match[2]!, '--mirror')];
-  throw new SealiftError('USAGE', `--mirror is '${text}', expected REGISTRY=URL`, {
+  if (match) return [registryName(match[1]!), httpUrl(match[2]!, '--mirror')];
+  throw new SealiftError('USAGE', `--mirror is '${withoutUserinfo(text)}', expected REGISTRY=URL`, {
     hint: 'for example: --mirror docker.io=https://mirror.example',
   });
 }
 
 function httpUrl(text: string, flag: string): string {
   const url = URL.parse(text);
-  if (url && /^https?:$/.test(url.protocol) && url.username === '' && url.search === '') return text;
+  if (url && /^https?:$/.test(url.protocol) && url.username + url.password === '' && url.search === '')
+    return text;
   throw new SealiftError(
     'USAGE',
-    `${flag} has '${text}', expected an http(s) URL without user, password or query`,
+    `${flag} has '${withoutUserinfo(text)}', expected an http(s) URL without user, password or query`,
   );
 }
 
@@ -88,6 +111,15 @@ export async function readLock(file: string): Promise<Lock> {
   return parseLock(await readBytes(file, 'the lock', MAX_LOCK_BYTES, 'LOCK_MISSING', hint), file);
 }
 
+/** The token in a file. None of it enters a message. @throws {SealiftError} USAGE, FILE_MISSING */
+async function readToken(file: string): Promise<string> {
+  const token = (await readText(file, 'the token file')).trim();
+  if (/^[\x21-\x7e]+$/.test(token)) return token;
+  throw new SealiftError('USAGE', `${file} holds no token`, {
+    hint: 'the file must hold the token alone, on one line',
+  });
+}
+
 /** Opens the store and gathers what sources need. `runHelper` starts docker-credential-X. */
 export async function openSources(
   flags: SourceFlags,
@@ -96,8 +128,6 @@ export async function openSources(
   runHelper: RunHelper,
 ): Promise<SourceContext> {
   const { env } = io;
-  const token =
-    flags.hubTokenFile === undefined ? undefined : await readText(flags.hubTokenFile, 'the token file');
   return {
     baseDir: dirname(resolve(file.path)),
     store: await Store.open(storeFolder(flags.store, env)),
@@ -106,8 +136,9 @@ export async function openSources(
     credentials: new Credentials({ configFile: join(dockerConfigFolder(env), 'config.json'), runHelper }),
     mirrors: flags.mirrors,
     plainHttp: flags.plainHttp,
-    hubToken: token?.trim(),
+    hubToken: flags.hubTokenFile === undefined ? undefined : await readToken(flags.hubTokenFile),
     hubUrl: flags.hubUrl,
+    hubGiven: flags.hubGiven,
     network: { proxyEnv: env },
     emit: io.emit,
     signal: io.signal,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Adds up the events of one command: what runs, how much is done, how fast. Knows nothing of terminals. */
 import type { SealiftEvent } from '../events.ts';
-import { formatBytes, formatDuration } from './format.ts';
+import { formatDuration } from './format.ts';
+import { formatBytes } from '../text.ts';
 
 export interface Item {
   label: string;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * The only place that starts processes. Rules: argument arrays, never a shell; the environment is the few
- * variables named here, never the caller's; every process has a time limit, and a group of its own, so that a Ctrl-C at the
+ * variables that the caller names (a credential helper outside gets all); every process has a time limit, and a group of its own, so that a Ctrl-C at the
  * terminal reaches sealift alone, which stops at the end of a step; only the tail of what it says is kept.
  */
 import { spawn } from 'node:child_process';

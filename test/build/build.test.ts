@@ -14,6 +14,7 @@ import { person, policyOf, verifyAll } from '../support/sample.ts';
 import { tempDir } from '../support/workspace.ts';
 import {
   bench,
+  COMMIT,
   ENGINE,
   failure,
   fakeWorld,
@@ -355,4 +356,15 @@ test('weights that changed on the disk after locking are refused', async () => {
   const building = buildBundle({ manifest, lock, context, out, signers: [], emit: context.emit });
   expect(await failure(building)).toMatchObject({ code: 'SOURCE_CHANGED' });
   expect(existsSync(out)).toBe(false);
+});
+
+test('a model is asked for at the hub that was locked', async () => {
+  const here = await site();
+  const locked: unknown[] = [];
+  const model: typeof here.world.sources.model = (from, context, at) => {
+    locked.push(at);
+    return here.world.sources.model(from, context, at);
+  };
+  await build(here, { sources: { ...here.world.sources, model } });
+  expect(locked).toEqual([{ revision: COMMIT, hub: 'https://huggingface.co' }]);
 });

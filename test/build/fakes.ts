@@ -35,6 +35,9 @@ export class FakeWorld {
   /** Connections of these that break off after the given number of bytes, once for each entry. */
   readonly drops = new Map<string, number[]>();
 
+  /** What cannot even be opened. */
+  readonly closed = new Set<string>();
+
   readonly sources: Sources = {
     image: (from) => ({
       resolve: async () => {
@@ -53,7 +56,7 @@ export class FakeWorld {
       },
     }),
     model: (from, _, locked) => ({
-      resolve: async () => {
+      resolve: async (_emit, choose = (all) => [...all]) => {
         this.asked.push(`resolve ${from}`);
         const model = this.models.get(from);
         if (!model) throw new SealiftError('MODEL_NOT_FOUND', `no model ${from}`);
@@ -62,8 +65,8 @@ export class FakeWorld {
           repo: from.replace(/^hf:(.*)@.*$/, '$1'),
           revision: locked?.revision ?? model.revision,
           ...(model.license === undefined ? {} : { license: model.license }),
-          files: Object.entries(model.files).map(([path, text]) =>
-            listed(path, text, model.lfs.includes(path)),
+          files: choose(
+            Object.entries(model.files).map(([path, text]) => listed(path, text, model.lfs.includes(path))),
           ),
           file: (path) => this.#source(path, Buffer.from(model.files[path]!)),
         };
@@ -75,6 +78,7 @@ export class FakeWorld {
     return {
       open: async (offset) => {
         this.asked.push(`open ${key}`);
+        if (this.closed.has(key)) throw new SealiftError('NETWORK_ERROR', `${key}: connection refused`);
         const lie = this.lies.get(key);
         const bytes = (lie === undefined ? content : Buffer.from(lie)).subarray(offset);
         return { offset, body: this.#send(key, bytes) };

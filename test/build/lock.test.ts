@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { SOURCES } from '../../src/build/context.ts';
 import { lockBytes, lockPath, parseLock, resolveLock, type Lock } from '../../src/build/lock.ts';
 import { manifestDigest } from '../../src/build/manifest.ts';
 import { SealiftError } from '../../src/errors.ts';
@@ -203,13 +204,14 @@ test('include and exclude choose the files; a pattern without a file is warned o
   const manifest = manifestOf((text) =>
     text.replace(
       `${TINY} }`,
-      `${TINY}, include: ["*.safetensors", "*.json", "NOTICE*"], exclude: ["config.*"] }`,
+      `${TINY}, include: ["*.safetensors", "*.json", "NOTICE*"], exclude: ["config.*", "*.bin"] }`,
     ),
   );
   const lock = await lockOnce(undefined, where, manifest);
   expect(lock.models[0]!.files.map(({ path }) => path)).toEqual(['model.safetensors']);
   expect(where.warnings()).toEqual([
     "PATTERN_UNUSED model tiny: no file fits the include pattern 'NOTICE*'",
+    "PATTERN_UNUSED model tiny: no file fits the exclude pattern '*.bin'",
     'NO_LICENSE_FILE model tiny carries no licence file; see that its terms reach the enclave',
   ]);
 });
@@ -393,4 +395,42 @@ test('a lock that is not JSON is invalid', () => {
   expect(() => parseLock(Buffer.from('<<<<<<< HEAD'), 'x')).toThrow(
     expect.objectContaining({ code: 'LOCK_INVALID' }),
   );
+});
+
+test('a source that cannot be opened is not opened again: it has tried often enough itself', async () => {
+  const [world, where] = [fakeWorld(), await bench()];
+  world.closed.add('config.json');
+  expect((await failure(lockOnce(world, where))).code).toBe('NETWORK_ERROR');
+  expect(world.count('open config.json')).toBe(1);
+});
+
+test('what is retried is said once', async () => {
+  const [world, where] = [fakeWorld(), await bench()];
+  world.drops.set('config.json', [1]);
+  world.lies.set('LICENSE', 'fr');
+  await failure(lockOnce(world, where));
+  const retries = where.events.flatMap((e) => (e.type === 'retry' ? [[e.what, e.reason]] : []));
+  expect(retries).toContainEqual(['model tiny: config.json', 'config.json: connection reset']);
+  expect(retries).toContainEqual(['model tiny: LICENSE', 'ended after 2 of 4 bytes']);
+});
+
+test('a local folder: what is excluded is not hashed, may be anything, and is not in the revision', async () => {
+  const where = await bench();
+  const weights = join(where.context.baseDir, 'weights');
+  mkdirSync(weights);
+  writeFileSync(join(weights, 'a.bin'), 'one');
+  const manifest = manifestOf((text) =>
+    text.replace(`${TINY} }`, `"file:./weights", exclude: ["*.log", "venv"] }`),
+  );
+  const world = fakeWorld();
+  world.sources.model = (...args) => SOURCES.model(...args);
+  const before = await lockOnce(world, where, manifest);
+  mkdirSync(join(weights, 'venv'));
+  symlinkSync('/etc/passwd', join(weights, 'venv/python'));
+  writeFileSync(join(weights, 'run.log'), 'x');
+  const hashed = where.events.length;
+  expect((await lockOnce(world, where, manifest)).models).toEqual(before.models);
+  expect(JSON.stringify(where.events.slice(hashed))).not.toContain('run.log');
+  const locked = await SOURCES.model('file:./weights', where.context, before.models[0]).resolve(() => {});
+  expect(() => locked.file('venv/python')).toThrow(expect.objectContaining({ code: 'UNSAFE_NAME' }));
 });

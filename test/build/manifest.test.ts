@@ -131,7 +131,7 @@ test.each([
     'version: 1.4.0',
     'version: 1.4',
     "m.yaml:4:41: metadata.version: expected a string, found the number '1.4'",
-    'put it in quotes: "1.4"',
+    'put it in quotes, with three numbers: "1.4.0"',
   ],
   [
     'version that is none',
@@ -233,4 +233,22 @@ test('comments, order and form do not change the digest; content does', () => {
   const reordered = [...lines.slice(2), ...lines.slice(0, 2), '# a comment'].join('\n');
   expect(manifestDigest(parseManifest(reordered, 'm'))).toBe(digest);
   expect(manifestDigest(parseManifest(DESIGN.replace('gpus: 2', 'gpus: 1'), 'm'))).not.toBe(digest);
+});
+
+test.each([
+  ['models', 'hf+https://user:open-sesame@hub.example/org/name@main'],
+  ['models', 'hf+https://user:open/sesame@hub.example/org/name@main'],
+  ['images', 'https://user:open-sesame@registry.example/name:1'],
+])('a password in an address of %s is refused, and not shown: %s', (kind, from) => {
+  const text = `apiVersion: sealift.dev/v1\nkind: Bundle\nmetadata: { name: a, version: 1.0.0 }\nplatform: linux/amd64\n${kind}:\n  x: { from: "${from}" }\n`;
+  const thrown = ((): unknown => {
+    try {
+      return parseManifest(text, 'm.yaml');
+    } catch (error) {
+      return error;
+    }
+  })();
+  expect(thrown).toMatchObject({ code: 'MANIFEST_INVALID' });
+  expect(String(thrown) + JSON.stringify(thrown)).not.toContain('sesame');
+  expect(String(thrown)).toContain('must not hold a user or a password');
 });

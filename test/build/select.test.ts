@@ -67,4 +67,5 @@ test('exclude is stronger than include', () => {
 test('patterns that take nothing are named', () => {
   expect(selectFiles(FILES, ['*.json', '*.saftensors', 'LICENSE*']).unused).toEqual(['*.saftensors']);
   expect(selectFiles([], undefined).unused).toEqual([]);
+  expect(selectFiles(FILES, ['LICENSE*'], ['*.json', '*.bni']).unusedExcludes).toEqual(['*.bni']);
 });

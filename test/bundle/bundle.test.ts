@@ -79,9 +79,22 @@ describe('a bundle', () => {
   it('has eight slots', async () => {
     const sample = await sampleBundle();
     const path = await sample.write([]);
-    const json = await signSums(sample.plan.sums, keySigner(alice.key));
-    for (let slot = 0; slot < 8; slot++) expect(await attachSignature(path, json)).toBe(slot);
-    await expect(attachSignature(path, json)).rejects.toMatchObject({ code: 'SLOTS_FULL' });
+    const sign = (): Promise<string> => signSums(sample.plan.sums, keySigner(person('somebody').key));
+    for (let slot = 0; slot < 8; slot++) expect(await attachSignature(path, await sign())).toBe(slot);
+    await expect(attachSignature(path, await sign())).rejects.toMatchObject({ code: 'SLOTS_FULL' });
+  });
+
+  it('takes one signature of a key, and does not count what was made over other content', async () => {
+    const sample = await sampleBundle();
+    const path = await sample.write([bob]);
+    const sign = (sums: Uint8Array): Promise<string> => signSums(sums, keySigner(alice.key));
+    expect(await attachSignature(path, await sign(Buffer.from('other')))).toBe(1);
+    expect(await attachSignature(path, await sign(sample.plan.sums))).toBe(2);
+    const before = readFileSync(path);
+    await expect(attachSignature(path, await sign(sample.plan.sums))).rejects.toMatchObject({
+      code: 'ALREADY_SIGNED',
+    });
+    expect(readFileSync(path).equals(before)).toBe(true);
   });
 
   it('can be looked at without trust', async () => {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The commands of the staging side and the auditor, over real files. */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { copyFile, mkdir, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { ALL } from '../../src/cli/all.ts';
 import { parseManifest } from '../../src/build/manifest.ts';
+import { Given } from '../../src/cli/command.ts';
+import { sourceFlags, type SourceFlags } from '../../src/cli/sources.ts';
 import { documentOf, run, type Ran, type RunOptions } from './harness.ts';
 import { tempDir } from '../support/workspace.ts';
 
@@ -122,6 +124,19 @@ describe('keygen', () => {
     expect(await readdir(dir)).not.toContain('differ.key');
   });
 
+  it('takes the passphrase from a pipe, in pieces', async () => {
+    execFileSync('mkfifo', [at('pipe')]);
+    const script = 'exec > "$0"; printf "corr"; sleep 0.1; printf "ect horse\\n"';
+    const writer = spawn('sh', ['-c', script, at('pipe')], { stdio: 'ignore' });
+    try {
+      await ok('keygen', '-o', at('piped.key'), '--passphrase-file', at('pipe'));
+    } finally {
+      writer.kill();
+    }
+    const pass = `file:${at('pass')}`;
+    execFileSync('openssl', ['pkey', '-in', at('piped.key'), '-passin', pass, '-noout']);
+  });
+
   it('without a terminal says how to give a passphrase', async () => {
     const ran = await fails('USAGE', 2, 'keygen', '-o', at('x.key'));
     expect(ran.stderr).toContain('--passphrase-file');
@@ -167,12 +182,71 @@ describe('lock', () => {
     expect((await lock()).stdout).toContain('file tiny/a.bin: content changed (3 → 5 bytes, +2)');
   });
 
+  it('says how to mend a version of two numbers, and an empty manifest', async () => {
+    const hintOn = async (text: string): Promise<string> => {
+      await writeFile(at('beginner.yaml'), text);
+      return (await fails('MANIFEST_INVALID', 2, 'lock', at('beginner.yaml'))).stderr;
+    };
+    expect(await hintOn(MANIFEST.replace('1.0.0', '1.0'))).toContain('with three numbers: "1.0.0"');
+    expect(await hintOn(MANIFEST.replace('1.0.0', '2'))).toContain('with three numbers: "2.0.0"');
+    expect(await hintOn(MANIFEST.replace('tiny, version', '7, version'))).toContain('put it in quotes: "7"');
+    expect(await hintOn('# later\n')).toContain('hint: `sealift init');
+  });
+
   it('names what is missing', async () => {
     const ran = await fails('FILE_MISSING', 2, 'lock', at('nowhere.yaml'));
     expect(ran.stderr).toContain('sealift init');
     await fails('LOCK_MISSING', 2, 'lock', at('new.yaml'), '--frozen');
     await fails('USAGE', 2, 'lock', at('tiny.yaml'), '--mirror', 'docker.io');
-    await fails('USAGE', 2, 'lock', at('tiny.yaml'), '--hub', 'https://user:secret@hub.example');
+    for (const [flag, value] of [
+      ['--hub', 'https://user:secret@hub.example'],
+      ['--hub', 'https://:secret@hub.example'],
+      ['--hub', 'https://user:sec/ret@hub.example'],
+      ['--mirror', 'docker.io=https://user:secret@mirror.example'],
+      ['--mirror', 'https://user:secret@mirror.example'],
+      ['--plain-http', 'http://registry.example'],
+      ['--plain-http', 'user:secret@registry.example'],
+    ] as const) {
+      const { stderr } = await fails('USAGE', 2, 'lock', at('tiny.yaml'), flag, value);
+      expect(stderr).not.toMatch(/sec\/?ret/);
+    }
+  });
+
+  it('knows a registry by one name', () => {
+    const flags = (...mirror: string[]): SourceFlags =>
+      sourceFlags(new Given(undefined, { mirror, plainHttp: ['Registry.Example:5000'] }));
+    expect([...flags('Index.docker.io=https://m.example').mirrors.keys()]).toEqual(['docker.io']);
+    expect([...flags().plainHttp]).toEqual(['registry.example:5000']);
+    expect(() => flags('docker.io=https://a.example', 'index.docker.io=https://b.example')).toThrow(
+      '--mirror names docker.io twice',
+    );
+  });
+
+  it.each(['', '\n', 'hf_one\nhf_two\n', 'hf_ü'])(
+    'a token file that holds %j holds no token',
+    async (text) => {
+      await writeFile(at('token'), text);
+      const ran = await fails(
+        'USAGE',
+        2,
+        'lock',
+        at('tiny.yaml'),
+        '--store',
+        at('store'),
+        '--hub-token-file',
+        at('token'),
+      );
+      expect(ran.stderr).toContain(`${at('token')} holds no token`);
+      expect(ran.stderr).not.toContain('hf_');
+    },
+  );
+
+  it('says that a lock which cannot be read was replaced', async () => {
+    await writeFile(at('broken.yaml'), MANIFEST);
+    await writeFile(at('broken.lock.json'), '<<<<<<< ours\n');
+    const ran = await ok('lock', at('broken.yaml'), '--store', at('store'));
+    expect(ran.stderr).toContain('nothing could be compared');
+    expect((await ok('lock', at('broken.yaml'), '--store', at('store'))).stderr).not.toContain('compared');
   });
 });
 
@@ -181,6 +255,14 @@ describe('build', () => {
     const ran = await fails('KEY_MISSING', 2, 'build', at('tiny.yaml'), '--store', at('store'));
     expect(ran.stderr).toContain('--unsigned');
     await fails('USAGE', 2, 'build', at('tiny.yaml'), '--unsigned', '--key', at('ann.key'));
+  });
+
+  it('wants different keys, whatever their files are called', async () => {
+    await copyFile(at('ann.key'), at('ann-again.key'));
+    const keys = ['--key', at('ann.key'), '--key', at('ann-again.key'), '--passphrase-file', at('pass')];
+    const argv = ['build', at('tiny.yaml'), '--store', at('store'), '-o', at('twice.tar'), ...keys];
+    expect((await fails('USAGE', 2, ...argv)).stderr).toContain('the same key is given twice');
+    expect(await readdir(dir)).not.toContain('twice.tar');
   });
 
   it('refuses before the work: output there, wrong passphrase, public key, no lock, stale lock', async () => {
@@ -318,6 +400,14 @@ describe('sign', () => {
     await ok('sign', file, '--attach', signature);
     await ok('verify', file, '--policy', await policyOf(3, 'ann', 'bob', 'eve'));
     expect((await ok('inspect', file)).stdout).toMatch(/slot 2 +a signature, not checked/);
+  });
+
+  it('refuses a key that has signed already, and leaves the bundle alone', async () => {
+    const file = at('good.sealift.tar');
+    const before = await readFile(file);
+    const argv = ['sign', file, '--key', at('ann.key'), '--passphrase-file', at('pass')];
+    expect((await fails('ALREADY_SIGNED', 2, ...argv)).stderr).toContain('hint: a signer counts once');
+    expect(await readFile(file)).toEqual(before);
   });
 
   it('attaches no signature over another bundle, and nothing that is none', async () => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { Credentials } from '../../src/build/sources/credentials.ts';
 import { runCredentialHelper } from '../../src/cli/credential-helper.ts';
 import { makeDir, tempDir } from '../support/workspace.ts';
@@ -23,28 +23,28 @@ function credentials(path: string): { of: Credentials; config: string } {
 }
 
 describe('a credential helper on PATH', () => {
-  it('gets the registry as a line on stdin, and few variables', async () => {
+  it('gets the registry as a line on stdin, and the environment of its caller', async () => {
     const folder = helperFolder(
       [
         'read -r registry || exit 3',
-        `printf '%s\\n' "$1" "$registry" "$HOME" "$DOCKER_CONFIG" "$SECRET_OF_THE_CALLER" > "\${0%/*}/seen"`,
+        `printf '%s\\n' "$1" "$registry" "$HOME" "$DOCKER_CONFIG" "$DBUS_SESSION_BUS_ADDRESS" > "\${0%/*}/seen"`,
         `echo '{"ServerURL":"x","Username":"carrier","Secret":"open-sesame"}'`,
       ].join('\n'),
     );
-    process.env['SECRET_OF_THE_CALLER'] = 'must not arrive';
+    vi.stubEnv('DBUS_SESSION_BUS_ADDRESS', 'unix:path=/run/bus');
     const { of, config } = credentials(folder);
     expect(await of.forRegistry('registry.example:5000')).toEqual({
       kind: 'password',
       username: 'carrier',
       password: 'open-sesame',
     });
-    delete process.env['SECRET_OF_THE_CALLER'];
+    vi.unstubAllEnvs();
     expect(readFileSync(join(folder, 'seen'), 'utf8').split('\n')).toEqual([
       'get',
       'registry.example:5000',
       '/nowhere',
       config,
-      '',
+      'unix:path=/run/bus',
       '',
     ]);
   });

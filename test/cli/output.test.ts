@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
-import { count, formatBytes, formatDuration } from '../../src/cli/format.ts';
-import { Output, printable, printableJson, styled, table } from '../../src/cli/output.ts';
+import { count, formatDuration } from '../../src/cli/format.ts';
+import { formatBytes } from '../../src/text.ts';
+import { Output, printableJson, styled, table } from '../../src/cli/output.ts';
+import { printable } from '../../src/text.ts';
 import { Screen } from './harness.ts';
 
 describe('printable', () => {

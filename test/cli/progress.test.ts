@@ -24,7 +24,7 @@ function download(emit: Emit, id = 'a', bytes = 1000): void {
 }
 
 describe('plain', () => {
-  it('says start and end of each artefact, of a small one its end only, checks, warnings and retries', () => {
+  it('says start and end of each artefact, the sum of small ones, checks, warnings and retries', () => {
     const { screen, progress } = start('auto');
     progress.emit({ type: 'stage', name: 'fetching', totalBytes: 3000 });
     download(progress.emit, 'a', 2e6);
@@ -37,20 +37,30 @@ describe('plain', () => {
     progress.emit({ type: 'item-end', id: 'c', outcome: 'cached' });
     download(progress.emit, 'd');
     progress.emit({ type: 'item-end', id: 'd', outcome: 'cached' });
+    for (const id of ['e', 'f']) {
+      download(progress.emit, id);
+      progress.emit({ type: 'item-end', id, outcome: id === 'f' ? 'failed' : 'done' });
+    }
     progress.emit({ type: 'check', name: 'policy', outcome: 'failed', detail: 'revoked' });
     progress.emit({ type: 'warning', code: 'CASE', message: 'two\x07files' });
     progress.emit({ type: 'retry', what: 'layer', reason: '503', delayMs: 4000 });
+    progress.emit({ type: 'stage', name: 'writing' });
+    download(progress.emit, 'g');
+    progress.emit({ type: 'item-end', id: 'g', outcome: 'done' });
     progress.end();
     expect(screen.text.split('\n')).toEqual([
       'sealift: fetching (3.0 kB)',
       'sealift: file a (2.0 MB)',
       'sealift: file a (2.0 MB): done in 2 s',
-      'sealift: file b (1.0 kB): done, abc',
       'sealift: file c (3.0 MB)',
       'sealift: file c (3.0 MB): already there',
+      'sealift: file f (1.0 kB): failed',
       'FAILED  policy       revoked',
       'sealift: warning: two\\u{7}files',
       'sealift: layer: 503; trying again in 4 s',
+      'sealift: fetching: 2 small items done, 2.0 kB together',
+      'sealift: writing',
+      'sealift: writing: 1 small item done, 1.0 kB together',
       '',
     ]);
   });

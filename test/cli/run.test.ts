@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { setTimeout } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { command, type Command } from '../../src/cli/command.ts';
 import type { Io } from '../../src/cli/context.ts';
@@ -157,6 +158,29 @@ describe('a signal', () => {
     const ran = await run([work], ['work'], { signal: stopped(name) });
     expect(ran.exit).toBe(exit);
     expect(ran.stderr).toContain('code: INTERRUPTED');
+  });
+
+  /** A command that shows progress, and is told to stop after a frame or two of it. */
+  async function interrupted(...argv: string[]): Promise<string> {
+    const controller = new AbortController();
+    const work = doing(async (io) => {
+      io.emit({ type: 'item-start', id: 'a', kind: 'file', label: 'file a', bytes: 1e9 });
+      await setTimeout(250);
+      controller.abort(new SealiftError('INTERRUPTED', 'interrupted', { cause: 'SIGINT' }));
+      io.signal.throwIfAborted();
+    });
+    return (await run([work], ['work', ...argv], { signal: controller.signal, typed: '' })).stderr;
+  }
+  const NOTICE = 'sealift: stopping at the next safe point; once more leaves at once';
+
+  it('is acknowledged under the progress display, which gives way', async () => {
+    const text = await interrupted('--progress', 'tty');
+    expect(text).toContain(`\r\x1b[2A\x1b[0J${NOTICE}\n`);
+  });
+
+  it('is acknowledged as an event among events', async () => {
+    const lines = (await interrupted('--progress', 'json')).trimEnd().split('\n');
+    expect(lines.map((line): unknown => JSON.parse(line))).toContainEqual({ type: 'note', text: NOTICE });
   });
 
   it('explains the failures that it causes, but hides no verdict', async () => {

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, it } from 'vitest';
+import { initManifest } from '../../src/build/init.ts';
+import { parseManifest } from '../../src/build/manifest.ts';
 import { SITE_TEMPLATE, TRUST_TEMPLATE } from '../../src/cli/templates.ts';
 import { parseSite } from '../../src/install/site.ts';
 import { generateKeyPair } from '../../src/trust/keys.ts';
 import { parseTrustPolicy } from '../../src/trust/policy.ts';
+import { repoRoot } from '../support/workspace.ts';
 
 /** The comments that hold alternatives, switched on. */
 const uncommented = (text: string): string => text.replace(/^( *)# (?=( *)[a-zA-Z0-9]+:( |$))/gm, '$1');
@@ -23,4 +28,13 @@ it('the trust template is a policy as soon as the public key is pasted', () => {
     signers: [{ name: 'release-team', fingerprint }],
   });
   expect(() => parseTrustPolicy(TRUST_TEMPLATE, 'trust.yaml')).toThrow('trust.yaml');
+});
+
+it('README, `sealift init` and manifests/ start from one manifest, apart from its version', () => {
+  const read = (file: string): string => readFileSync(join(repoRoot, file), 'utf8');
+  const [, block] = /^```yaml\n(.*?)^```/ms.exec(read('README.md'))!;
+  const example = parseManifest(read('manifests/qwen3-coder.yaml'), 'qwen3-coder.yaml');
+  expect(parseManifest(block!, 'README.md')).toEqual(example);
+  const metadata = { ...example.metadata, version: '1.0.0' };
+  expect(parseManifest(initManifest('vllm'), 'init.yaml')).toEqual({ ...example, metadata });
 });

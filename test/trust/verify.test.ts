@@ -112,7 +112,7 @@ describe('printable', () => {
   });
 
   it('cuts long text', () => {
-    expect(printable('é'.repeat(5000))).toBe(`${'é'.repeat(160)}…`);
+    expect(printable('é'.repeat(5000), 160)).toBe(`${'é'.repeat(160)}…`);
   });
 });
 

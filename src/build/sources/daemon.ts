@@ -15,7 +15,8 @@ import type { Emit } from '../../events.ts';
 import { isDigest } from '../../store/digest.ts';
 import type { Store } from '../../store/store.ts';
 import { EngineExport, type Made } from './engine-export.ts';
-import { assertBytes, assertPlatform, MAX_MANIFEST_BYTES, printable } from './image.ts';
+import { assertBytes, assertPlatform, MAX_MANIFEST_BYTES } from './image.ts';
+import { printable } from '../../text.ts';
 import { localSource } from './local-file.ts';
 import { fullName, parseReference } from './reference.ts';
 import type { ImageSource, SourceContext } from './source.ts';
@@ -102,14 +103,14 @@ async function ask<T>(what: string, { docker }: SourceContext, request: () => Pr
     if (statusCode !== undefined) {
       throw new SealiftError(
         'SOURCE_INVALID',
-        `${what}: the engine answered ${statusCode}: ${printable(message)}`,
+        `${what}: the engine answered ${statusCode}: ${printable(message, 200)}`,
         { cause },
       );
     }
     const reason =
       code === 'EACCES'
         ? 'may not be opened by this user'
-        : `does not answer (${code ?? printable(message)})`;
+        : `does not answer (${code ?? printable(message, 200)})`;
     throw new SealiftError('ENGINE_NOT_RUNNING', `the engine's socket ${docker} ${reason}`, { cause });
   }
 }

@@ -13,7 +13,8 @@ import { SealiftError } from '../../errors.ts';
 import { parseJson } from '../../json.ts';
 import { digestOf, fromHex, type Digest, type Expected } from '../../store/digest.ts';
 import type { Store } from '../../store/store.ts';
-import { assertPlatform, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, printable } from './image.ts';
+import { assertPlatform, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES } from './image.ts';
+import { printable } from '../../text.ts';
 import type { ResolvedImage, SourceContext } from './source.ts';
 import type { TarEntry } from './tar-entries.ts';
 
@@ -125,7 +126,7 @@ export class EngineExport {
   #member(name: string): Expected {
     const found = this.#members.get(this.#links.get(name) ?? name);
     if (found !== undefined) return found;
-    throw new SealiftError('SOURCE_INVALID', `the export of ${this.#what} lacks '${printable(name)}'`);
+    throw new SealiftError('SOURCE_INVALID', `the export of ${this.#what} lacks '${printable(name, 200)}'`);
   }
 
   /** The layer uncompressed. Engines with the containerd store export it as it was pulled: gzip or zstd. */

@@ -7,7 +7,7 @@ import { asSealiftError, SealiftError } from '../../errors.ts';
 import type { Emit } from '../../events.ts';
 import { digestOf, Hasher, hexOf, type Digest } from '../../store/digest.ts';
 import type { BlobSource } from '../../store/store.ts';
-import { printable } from './image.ts';
+import { printable } from '../../text.ts';
 import { localSource, readLocal } from './local-file.ts';
 import type { ModelSource, ResolvedModel, SourceContext, SourceFile } from './source.ts';
 
@@ -15,7 +15,7 @@ import type { ModelSource, ResolvedModel, SourceContext, SourceFile } from './so
 const MAX_FILES = 100_000;
 
 /**
- * Without a lock every file is hashed, since the revision is made of the digests. With one, the lock's revision is
+ * Without a lock every chosen file is hashed, since the revision is made of the digests. With one, the lock's revision is
  * taken over and nothing is hashed here: every byte is checked against the lock when it is stored.
  */
 export function folderModel(
@@ -25,13 +25,15 @@ export function folderModel(
 ): ModelSource {
   const root = resolve(context.baseDir, location);
   return {
-    async resolve(emit) {
-      const files = await listFolder(root, location);
-      if (locked) return resolved(root, locked.revision, files);
+    async resolve(emit, choose = (all) => [...all]) {
+      const { files, refused } = await listFolder(root, location);
+      if (locked) return resolved(root, locked.revision, files, refused);
+      const chosen = choose(files);
+      for (const { path } of chosen) if (refused.has(path)) throw refused.get(path)!;
       const hashed: (SourceFile & { digest: Digest })[] = [];
-      for (const file of files)
+      for (const file of chosen)
         hashed.push({ ...file, digest: await hashFile(root, file, emit, context.signal) });
-      return resolved(root, revisionOf(hashed), hashed);
+      return resolved(root, revisionOf(hashed), hashed, refused);
     },
   };
 }
@@ -41,17 +43,31 @@ export function revisionOf(files: readonly { path: string; digest: Digest }[]): 
   return digestOf(files.map(({ path, digest }) => `${hexOf(digest)}  ${path}\n`).join(''));
 }
 
-function resolved(root: string, revision: string, files: SourceFile[]): ResolvedModel {
+interface Listing {
+  /** Sorted by path. */
+  files: SourceFile[];
+  /** Why some of them cannot be carried, by path: it matters only if they are chosen. */
+  refused: ReadonlyMap<string, SealiftError>;
+}
+
+function resolved(
+  root: string,
+  revision: string,
+  files: SourceFile[],
+  refused: Listing['refused'],
+): ResolvedModel {
   const known = new Set(files.map(({ path }) => path));
   const file = (path: string): BlobSource => {
+    if (refused.has(path)) throw refused.get(path)!;
     if (known.has(path)) return localSource(join(root, path));
-    throw new SealiftError('SOURCE_CHANGED', `${root} has no file '${printable(path)}' any more`);
+    throw new SealiftError('SOURCE_CHANGED', `${root} has no file '${printable(path, 200)}' any more`);
   };
   return { revision, files, file };
 }
 
-async function listFolder(root: string, location: string): Promise<SourceFile[]> {
+async function listFolder(root: string, location: string): Promise<Listing> {
   const files: SourceFile[] = [];
+  const refused = new Map<string, SealiftError>();
   try {
     const realRoot = await realpath(root);
     const entries = await readdir(realRoot, { recursive: true, withFileTypes: true });
@@ -59,28 +75,35 @@ async function listFolder(root: string, location: string): Promise<SourceFile[]>
       throw new SealiftError('SOURCE_INVALID', `${location} has more than ${MAX_FILES} entries`);
     for (const entry of entries) {
       if (entry.isDirectory()) continue;
-      files.push(await describeFile(realRoot, join(entry.parentPath, entry.name), entry.isSymbolicLink()));
+      const full = join(entry.parentPath, entry.name);
+      const path = relative(realRoot, full).split(sep).join('/');
+      try {
+        files.push({ path, size: await sizeOf(realRoot, full, path, entry.isSymbolicLink()) });
+      } catch (error) {
+        refused.set(path, asSealiftError(error, `reading the model at ${root}`));
+        files.push({ path, size: 0 });
+      }
     }
   } catch (error) {
     throw asSealiftError(error, `reading the model at ${root}`);
   }
-  return files.toSorted((a, b) => (a.path < b.path ? -1 : 1));
+  return { files: files.toSorted((a, b) => (a.path < b.path ? -1 : 1)), refused };
 }
 
-async function describeFile(realRoot: string, file: string, isLink: boolean): Promise<SourceFile> {
-  const path = relative(realRoot, file).split(sep).join('/');
+/** Bytes of a file that may be carried. */
+async function sizeOf(realRoot: string, file: string, path: string, isLink: boolean): Promise<number> {
   if (!isSafePath(path))
-    throw new SealiftError('UNSAFE_NAME', `'${printable(path)}' is not a name that a bundle can carry`);
+    throw new SealiftError('UNSAFE_NAME', `'${printable(path, 200)}' is not a name that a bundle can carry`);
   // A link is followed only to what the folder holds anyway: nobody packs /etc/shadow by unpacking a download.
   const target = isLink ? await realpath(file) : file;
   if (!target.startsWith(realRoot + sep)) {
-    throw new SealiftError('UNSAFE_NAME', `${printable(path)} is a link that leads out of its folder`, {
+    throw new SealiftError('UNSAFE_NAME', `${printable(path, 200)} is a link that leads out of its folder`, {
       hint: 'copy the folder with its links resolved: cp -rL',
     });
   }
   const info = await stat(target);
-  if (info.isFile()) return { path, size: info.size };
-  throw new SealiftError('SOURCE_INVALID', `${printable(path)} is neither a file nor a link to one`);
+  if (info.isFile()) return info.size;
+  throw new SealiftError('SOURCE_INVALID', `${printable(path, 200)} is neither a file nor a link to one`);
 }
 
 async function hashFile(

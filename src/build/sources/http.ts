@@ -13,7 +13,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { SealiftError } from '../../errors.ts';
 import { silent, type Emit } from '../../events.ts';
 import { describeUrl, isLoopback, networkError, stallError } from './address.ts';
-import { delayBefore, RETRY_STATUS, retryAfterMs, TransientError } from './retry.ts';
+import { Proxies, proxyRefusal, type Proxy } from './proxy.ts';
+import { delayBefore, reasonOf, RETRY_STATUS, retryAfterMs, TransientError } from './retry.ts';
 
 const MAX_REDIRECTS = 10;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
@@ -24,7 +25,7 @@ const DEFAULT_HEADERS = { 'user-agent': 'sealift', accept: '*/*', 'accept-encodi
 const CREDENTIALS: ReadonlySet<string> = new Set(['authorization', 'cookie', 'proxy-authorization']);
 
 export interface NetworkOptions {
-  /** HTTP_PROXY, HTTPS_PROXY and NO_PROXY in either case, as Node's agents read them. */
+  /** HTTP_PROXY, HTTPS_PROXY and NO_PROXY in either case; lower case wins. */
   proxyEnv?: Readonly<Record<string, string | undefined>>;
   /** No byte for this many milliseconds is a failure. Default 60 s. */
   stallMs?: number;
@@ -84,18 +85,23 @@ export class HttpClient {
   readonly #stallMs: number;
   readonly #attempts: number;
   readonly #backoff: { firstMs: number; capMs: number };
+  readonly #proxies: Proxies;
   readonly #agents: Record<'http:' | 'https:', { direct: http.Agent; proxied: http.Agent }>;
 
+  /** @throws {SealiftError} USAGE when a proxy variable cannot be used */
   constructor(options: HttpOptions = {}) {
     this.#plainHttp = options.plainHttp ?? new Set();
     this.#emit = options.emit ?? silent;
     this.#stallMs = options.stallMs ?? 60_000;
     this.#attempts = options.attempts ?? 6;
     this.#backoff = { firstMs: options.backoffMs ?? 500, capMs: options.maxDelayMs ?? 120_000 };
-    const proxied = { keepAlive: true, proxyEnv: options.proxyEnv };
+    this.#proxies = new Proxies(options.proxyEnv);
+    // Said aloud because NODE_TLS_REJECT_UNAUTHORIZED=0 changes what Node does when nothing is said.
+    const direct = { keepAlive: true, rejectUnauthorized: true };
+    const proxied = { ...direct, proxyEnv: this.#proxies.agentEnv };
     this.#agents = {
-      'http:': { direct: new http.Agent({ keepAlive: true }), proxied: new http.Agent(proxied) },
-      'https:': { direct: new https.Agent({ keepAlive: true }), proxied: new https.Agent(proxied) },
+      'http:': { direct: new http.Agent(direct), proxied: new http.Agent(proxied) },
+      'https:': { direct: new https.Agent(direct), proxied: new https.Agent(proxied) },
     };
   }
 
@@ -155,7 +161,12 @@ export class HttpClient {
         throwIfAborted(request);
         if (!(thrown instanceof TransientError) || attempt >= this.#attempts) throw thrown;
         const delayMs = delayBefore(attempt, thrown.retryAfterMs, this.#backoff);
-        this.#emit({ type: 'retry', what: request.what, reason: thrown.message, delayMs });
+        this.#emit({
+          type: 'retry',
+          what: request.what,
+          reason: reasonOf(thrown.message, request.what),
+          delayMs,
+        });
         await sleep(delayMs, undefined, request.signal ? { signal: request.signal } : {}).catch(() => {});
       }
     }
@@ -195,9 +206,9 @@ export class HttpClient {
       const { signal, method = 'GET' } = request;
       const module = url.protocol === 'https:' ? https : http;
       const pair = this.#agents[url.protocol as 'http:' | 'https:'];
-      // Go's clients never send loopback through a proxy; users with a proxy set rely on that.
-      const agent = isLoopback(url.hostname) ? pair.direct : pair.proxied;
-      const outgoing = module.request(url, { method, headers, agent });
+      const proxy = this.#proxyFor(url);
+      const agent = proxy === undefined ? pair.direct : pair.proxied;
+      const outgoing = module.request(url, { method, headers, agent, rejectUnauthorized: true });
       const stalled = setTimeout(() => outgoing.destroy(stallError(this.#stallMs)), this.#stallMs);
       const abort = (): unknown => outgoing.destroy(new Error('aborted'));
       signal?.addEventListener('abort', abort, { once: true });
@@ -212,14 +223,24 @@ export class HttpClient {
       // Stays attached: a connection that breaks after the head reports here as well as in the body.
       outgoing.on('error', (cause) => {
         settle();
-        reject(networkError(cause, url, request.what));
+        reject(networkError(cause, url, request.what, proxy));
       });
       outgoing.end(request.body);
     });
   }
 
+  /** Go's clients never send loopback through a proxy; users with a proxy set rely on that. */
+  #proxyFor(url: URL): Proxy | undefined {
+    return isLoopback(url.hostname) ? undefined : this.#proxies.for(url);
+  }
+
   #answer(message: IncomingMessage, url: URL, request: HttpRequest): HttpResponse {
     const status = message.statusCode ?? 0;
+    const proxy = url.protocol === 'http:' ? this.#proxyFor(url) : undefined;
+    if (status === 407 && proxy !== undefined) {
+      drain(message);
+      throw proxyRefusal(proxy, status, request.what);
+    }
     if (RETRY_STATUS.has(status)) {
       drain(message);
       throw new TransientError(`${request.what}: ${describeUrl(url)} answered ${status}`, {

@@ -10,9 +10,17 @@ import { SealiftError } from '../../errors.ts';
 import { fromHex } from '../../store/digest.ts';
 import type { BlobSource } from '../../store/store.ts';
 import type { HttpClient, HttpHead } from './http.ts';
-import { printable } from './image.ts';
+import { withoutUserinfo } from './address.ts';
+import { printable } from '../../text.ts';
 import { rangedSource } from './ranged.ts';
-import type { ModelSource, ResolvedModel, SourceContext, SourceFile } from './source.ts';
+import type {
+  ChooseFiles,
+  LockedRevision,
+  ModelSource,
+  ResolvedModel,
+  SourceContext,
+  SourceFile,
+} from './source.ts';
 
 /** Bytes asked for at a time: the CDN refuses whole files of more than 50 GB, and ranges make them unlimited. */
 const PART_BYTES = 256 * 1024 * 1024;
@@ -47,7 +55,7 @@ export function parseHubLocation(from: string, defaultHub: string): HubLocation 
       : splitAddress(scheme[1].slice(1), address);
   const isRevision = /^[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}$/.test(revision) && !revision.includes('..');
   if (place === undefined || !REPO.test(place.repo) || place.repo.includes('..') || !isRevision) {
-    throw new SealiftError('MANIFEST_INVALID', `'${printable(from)}' does not name a model`, {
+    throw new SealiftError('MANIFEST_INVALID', `'${withoutUserinfo(from)}' does not name a model`, {
       hint: 'write it as hf:organisation/name@revision, or hf+https://hub.example/organisation/name@revision',
     });
   }
@@ -57,7 +65,8 @@ export function parseHubLocation(from: string, defaultHub: string): HubLocation 
 /** The last two parts of the path are the repository; a hub may live under a path of its own. */
 function splitAddress(protocol: string, address: string): { hub: string; repo: string } | undefined {
   const url = URL.parse(`${protocol}:${address}`);
-  if (url === null || url.username !== '' || url.search !== '' || url.hash !== '') return undefined;
+  if (url === null || url.username + url.password !== '' || url.search !== '' || url.hash !== '')
+    return undefined;
   const parts = url.pathname.split('/').filter((part) => part !== '');
   const repo = parts.slice(-2).join('/');
   const prefix = parts.slice(0, -2).map((part) => `/${part}`);
@@ -68,15 +77,50 @@ export function hubModel(
   from: string,
   context: SourceContext,
   http: HttpClient,
-  locked?: { revision: string },
+  locked?: LockedRevision,
 ): ModelSource {
-  const location = parseHubLocation(from, context.hubUrl);
-  const repository = new HubRepository(
-    locked ? { ...location, revision: locked.revision } : location,
-    context,
-    http,
-  );
-  return { resolve: () => repository.resolve() };
+  const named = parseHubLocation(from, context.hubUrl);
+  const location = locked
+    ? { ...named, hub: lockedHub(named, context, locked), revision: locked.revision }
+    : named;
+  const repository = new HubRepository(location, context, http);
+  return { resolve: (_, choose) => repository.resolve(choose) };
+}
+
+const sameAddress = (a: string, b: string): boolean => URL.parse(a)?.href === URL.parse(b)?.href;
+
+/**
+ * The hub that was locked, which is asked whatever the default is today. One that a person names beside it is a
+ * contradiction: the wrong hub would be asked, and would get the token of the other.
+ * @throws {SealiftError} USAGE, LOCK_INVALID
+ */
+function lockedHub(
+  { hub }: HubLocation,
+  { hubGiven, hubUrl }: SourceContext,
+  { hub: locked }: LockedRevision,
+): string {
+  if (locked === undefined) return hub;
+  const url = URL.parse(locked);
+  if (
+    url === null ||
+    !/^https?:$/.test(url.protocol) ||
+    url.username + url.password + url.search + url.hash !== ''
+  ) {
+    throw new SealiftError(
+      'LOCK_INVALID',
+      `the lock names the hub '${withoutUserinfo(locked)}', which is no address`,
+      {
+        hint: 'run `sealift lock` again',
+      },
+    );
+  }
+  const base = locked.replace(/\/+$/, '');
+  if (hubGiven === true && hub === hubUrl.replace(/\/+$/, '') && !sameAddress(hub, base)) {
+    throw new SealiftError('USAGE', `--hub is ${hub}, but the model was locked from ${base}`, {
+      hint: `build with --hub ${base}, or lock again with --hub ${hub}`,
+    });
+  }
+  return base;
 }
 
 class HubRepository {
@@ -100,7 +144,7 @@ class HubRepository {
     });
   }
 
-  async resolve(): Promise<ResolvedModel> {
+  async resolve(choose: ChooseFiles = (listed) => [...listed]): Promise<ResolvedModel> {
     const { hub } = this.#location;
     const { sha, name: repo, license } = await this.#info();
     const files = await this.#files(repo, sha);
@@ -110,7 +154,7 @@ class HubRepository {
       repo,
       revision: sha,
       ...(license === undefined ? {} : { license }),
-      files,
+      files: choose(files),
       file: (path) => this.#file(repo, sha, path, sizes.get(path)),
     };
   }
@@ -165,12 +209,13 @@ class HubRepository {
     return [...files.values()].toSorted((a, b) => (a.path < b.path ? -1 : 1));
   }
 
-  /** What the package throws when an answer has another shape than it expects. */
+  /** What the package throws when an answer has another shape than it expects. Node's own errors have a code. */
   async #guard<T>(ask: () => Promise<T>): Promise<T> {
     try {
       return await ask();
     } catch (cause) {
-      if (cause instanceof SealiftError) throw cause;
+      const own = cause instanceof TypeError || cause instanceof SyntaxError;
+      if (!own || 'code' in cause) throw cause;
       throw new SealiftError('SOURCE_INVALID', `${this.#what}: the hub's answer makes no sense`, { cause });
     }
   }
@@ -196,6 +241,18 @@ class HubRepository {
     });
   }
 
+  /** Why the address got no token, or what is wrong with the one it got, and what to do about it. */
+  #tokenHint(url: URL): string {
+    const { hubToken, hubUrl } = this.#context;
+    const { hub } = this.#location;
+    if (hubToken === undefined) return 'give a token that may read this model with --hub-token-file';
+    if (URL.parse(hub)?.origin !== URL.parse(hubUrl)?.origin)
+      return `the token is for ${hubUrl} and was not sent; if it is one of ${hub}, say so with --hub ${hub}`;
+    if (url.origin !== URL.parse(hub)?.origin)
+      return `${hub} sends us to ${url.host}, which never gets the token; run again, then ask who runs the hub`;
+    return 'the token is wrong, expired, or may not read this model';
+  }
+
   /** The token belongs to the configured hub; pages and files elsewhere are asked for without it. */
   #authorization(url: URL): Record<string, string> {
     const { hubToken, hubUrl } = this.#context;
@@ -207,12 +264,12 @@ class HubRepository {
   #check({ status, headers, url }: HttpHead, what: string): void {
     if (status < 400) return;
     const { hub, repo, revision } = this.#location;
+    const who = url.origin === URL.parse(hub)?.origin ? hub : url.host;
     const code = String(headers['x-error-code'] ?? '');
-    const said = printable(String(headers['x-error-message'] ?? ''));
+    const said = printable(String(headers['x-error-message'] ?? ''), 200);
     const details = said === '' ? {} : { details: [['the hub says', said]] as const };
-    const anonymous = this.#authorization(url)['authorization'] === undefined;
     if (code === 'GatedRepo') {
-      const hint = `accept its conditions at ${hub}/${repo}${anonymous ? ', and give a token of that account with --hub-token-file' : ' with the account of your token'}`;
+      const hint = `accept its conditions at ${hub}/${repo} with the account of the token; ${this.#tokenHint(url)}`;
       throw new SealiftError('MODEL_GATED', `${repo} is gated`, { hint, ...details });
     }
     if (code === 'RevisionNotFound') {
@@ -225,19 +282,15 @@ class HubRepository {
       const hint = 'run `sealift lock`, and review what it prints';
       throw new SealiftError('SOURCE_CHANGED', `${what} is gone from the hub`, { hint, ...details });
     }
-    if (code === 'RepoNotFound' || (status === 404 && code === '')) {
-      const hint = anonymous
-        ? 'check the name; a private model needs a token (--hub-token-file)'
-        : 'check the name and the rights of the token';
+    if (code === 'RepoNotFound' || (status === 404 && code === '' && who === hub)) {
+      const hint = `check the name; a private model needs a token: ${this.#tokenHint(url)}`;
       throw new SealiftError('MODEL_NOT_FOUND', `${hub} has no model ${repo}`, { hint, ...details });
     }
     if (status === 401 || status === 403) {
-      const hint = anonymous
-        ? 'give a token that may read this model with --hub-token-file'
-        : 'the token is wrong, expired, or may not read this model';
-      throw new SealiftError('UNAUTHORIZED', `${what}: ${hub} answered ${status}`, { hint, ...details });
+      const hint = this.#tokenHint(url);
+      throw new SealiftError('UNAUTHORIZED', `${what}: ${who} answered ${status}`, { hint, ...details });
     }
-    throw new SealiftError('SOURCE_INVALID', `${what}: ${hub} answered ${status}`, details);
+    throw new SealiftError('SOURCE_INVALID', `${what}: ${who} answered ${status}`, details);
   }
 }
 
@@ -247,7 +300,7 @@ class HubRepository {
  */
 function describeEntry({ type, path, size, oid, lfs }: ListFileEntry, what: string): SourceFile {
   if (!isSafePath(path)) {
-    throw new SealiftError('UNSAFE_NAME', `${what} has a file called '${printable(path)}'`, {
+    throw new SealiftError('UNSAFE_NAME', `${what} has a file called '${printable(path, 200)}'`, {
       hint: 'do not use this model: no honest repository has such a name',
     });
   }

@@ -3,6 +3,7 @@
 import { z } from 'zod';
 import { MANIFEST_TYPES, parseImageConfig, parseImageManifest } from '../../bundle/oci.ts';
 import { DigestSchema, Size, type Descriptor } from '../../bundle/inventory.ts';
+import { printable } from '../../text.ts';
 import { SealiftError } from '../../errors.ts';
 import { parseJson } from '../../json.ts';
 import { digestOf, type Digest, type Expected } from '../../store/digest.ts';
@@ -60,7 +61,10 @@ export function readManifestDocument(
   const mediaType = inside ?? knownType(declared) ?? (hasManifests ? INDEX_TYPES[0]! : MANIFEST_TYPES[0]!);
   if (INDEX_TYPES.includes(mediaType)) return { kind: 'index', mediaType, entries: parseIndex(json, what) };
   if (MANIFEST_TYPES.includes(mediaType)) return { kind: 'image', mediaType };
-  throw new SealiftError('SOURCE_INVALID', `${what} has the unsupported media type ${printable(mediaType)}`);
+  throw new SealiftError(
+    'SOURCE_INVALID',
+    `${what} has the unsupported media type ${printable(mediaType, 200)}`,
+  );
 }
 
 const knownType = (type: string | undefined): string | undefined => {
@@ -98,7 +102,10 @@ export function selectPlatform(entries: readonly IndexEntry[], platform: string,
   const chosen = fitting.find((entry) => !entry.platform?.variant) ?? fitting[0] ?? only;
   if (chosen === undefined) throw platformMissing(platform, images.map(describePlatform), what);
   if (!MANIFEST_TYPES.includes(chosen.mediaType)) {
-    throw new SealiftError('SOURCE_INVALID', `${what} nests ${printable(chosen.mediaType)} in its index`);
+    throw new SealiftError(
+      'SOURCE_INVALID',
+      `${what} nests ${printable(chosen.mediaType, 200)} in its index`,
+    );
   }
   return { mediaType: chosen.mediaType, digest: chosen.digest, size: chosen.size };
 }
@@ -169,7 +176,7 @@ export function assertBytes(
 
 /** @throws {SealiftError} PLATFORM_NOT_FOUND when an image is for another platform */
 export function assertPlatform(found: string, platform: string, what: string): void {
-  if (found !== platform) throw platformMissing(platform, [printable(found)], what);
+  if (found !== platform) throw platformMissing(platform, [printable(found, 200)], what);
 }
 
 function platformMissing(platform: string, found: readonly string[], what: string): SealiftError {
@@ -185,8 +192,5 @@ function platformOf({ platform }: IndexEntry): string {
 
 function describePlatform(entry: IndexEntry): string {
   const variant = entry.platform?.variant;
-  return printable(`${platformOf(entry)}${variant === undefined ? '' : `/${variant}`}`);
+  return printable(`${platformOf(entry)}${variant === undefined ? '' : `/${variant}`}`, 200);
 }
-
-/** Text from outside, fit for a message. */
-export const printable = (text: string): string => text.replace(/[^\x20-\x7e]/g, '?').slice(0, 200);

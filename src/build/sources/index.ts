@@ -2,15 +2,15 @@
 /** Where images and models come from: dispatch on the `from` of the manifest. */
 import type { Descriptor } from '../../bundle/inventory.ts';
 import { SealiftError } from '../../errors.ts';
+import { withoutUserinfo } from './address.ts';
 import { daemonImage } from './daemon.ts';
 import { folderModel } from './file.ts';
 import { HttpClient } from './http.ts';
 import { hubModel } from './hub.ts';
 import { layoutImage } from './layout.ts';
-import { printable } from './image.ts';
 import { parseReference } from './reference.ts';
 import { registryImage } from './registry.ts';
-import type { ImageSource, ModelSource, SourceContext } from './source.ts';
+import type { ImageSource, LockedRevision, ModelSource, SourceContext } from './source.ts';
 
 /** One client per context, so that all its sources share connections. */
 const clients = new WeakMap<SourceContext, HttpClient>();
@@ -49,11 +49,7 @@ export function imageSource(
  * @param locked resolve exactly this revision instead of following the branch
  * @throws {SealiftError} MANIFEST_INVALID when `from` has no such form
  */
-export function modelSource(
-  from: string,
-  context: SourceContext,
-  locked?: { revision: string },
-): ModelSource {
+export function modelSource(from: string, context: SourceContext, locked?: LockedRevision): ModelSource {
   const { scheme, rest } = split(from);
   switch (scheme) {
     case 'hf':
@@ -65,7 +61,7 @@ export function modelSource(
     default:
       throw new SealiftError(
         'MANIFEST_INVALID',
-        `'${printable(from)}' does not say where the model comes from`,
+        `'${withoutUserinfo(from)}' does not say where the model comes from`,
         {
           hint: 'write it as hf:organisation/name@revision, hf+https://hub.example/organisation/name, or file:./folder',
         },

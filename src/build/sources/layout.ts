@@ -16,11 +16,11 @@ import {
   INDEX_TYPES,
   isAttestation,
   MAX_MANIFEST_BYTES,
-  printable,
   readManifestDocument,
   selectPlatform,
   type IndexEntry,
 } from './image.ts';
+import { printable } from '../../text.ts';
 import { localSource } from './local-file.ts';
 import type { ImageSource, ResolvedImage, SourceContext } from './source.ts';
 import { tarEntries } from './tar-entries.ts';
@@ -128,7 +128,7 @@ class Layout {
     const chosen = ref === undefined ? entries : entries.filter((entry) => answersTo(entry, ref));
     const names = new Set(chosen.map((entry) => namesOf(entry)[0]));
     if (chosen.length > 0 && names.size === 1) return chosen;
-    const known = printable([...new Set(entries.flatMap(namesOf))].join(', '));
+    const known = printable([...new Set(entries.flatMap(namesOf))].join(', '), 200);
     const problem =
       ref === undefined ? `${this.#what} holds ${chosen.length} images` : `${this.#what}: no such image`;
     throw new SealiftError(

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { SealiftError } from '../../errors.ts';
+import { printable } from '../../text.ts';
 import type { BlobSource } from '../../store/store.ts';
 import type { HttpResponse } from './http.ts';
 import { TransientError } from './retry.ts';
@@ -79,7 +80,7 @@ function checkContentRange(response: HttpResponse, offset: number, { size, what 
   const problem = describeRange(match, offset, size);
   if (problem === undefined) return;
   response.discard();
-  const shown = header.replace(/[^\x20-\x7e]/g, '?').slice(0, 80);
+  const shown = printable(header, 80);
   const code = problem === 'size' ? 'SOURCE_CHANGED' : 'SOURCE_INVALID';
   throw new SealiftError(code, `${what}: asked for bytes from ${offset} of ${size}, was sent '${shown}'`);
 }

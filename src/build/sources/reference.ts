@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Image references in the form that docker users write (distribution/reference grammar). */
 import { SealiftError } from '../../errors.ts';
+import { printable } from '../../text.ts';
 import { isDigest, type Digest } from '../../store/digest.ts';
 
 export interface Reference {
@@ -38,6 +39,12 @@ export function parseReference(text: string): Reference {
   return { registry, repository, tag: tag ?? (digest === undefined ? 'latest' : undefined), digest };
 }
 
+/** The one name of a registry: lower case, and `docker.io` for each of Docker Hub's hosts. */
+export function registryName(host: string): string {
+  const name = host.toLowerCase();
+  return DOCKER_HUB.has(name) ? 'docker.io' : name;
+}
+
 /** `registry/repository:tag`, or undefined for a reference by digest alone. */
 export function fullName({ registry, repository, tag }: Reference): string | undefined {
   return tag === undefined ? undefined : `${registry}/${repository}:${tag}`;
@@ -65,17 +72,17 @@ function splitRegistry(name: string): { registry: string; repository: string } {
   const slash = name.indexOf('/');
   const first = slash === -1 ? '' : name.slice(0, slash);
   const isHost = /[.:]/.test(first) || first === 'localhost';
-  const registry = isHost ? first.toLowerCase() : 'docker.io';
+  const registry = isHost ? registryName(first) : 'docker.io';
   const repository = isHost ? name.slice(slash + 1) : name;
-  if (!DOCKER_HUB.has(registry)) return { registry, repository };
+  if (registry !== 'docker.io') return { registry, repository };
   return {
-    registry: 'docker.io',
+    registry,
     repository: repository.includes('/') ? repository : `library/${repository}`,
   };
 }
 
 function invalid(text: string, reason: string): SealiftError {
-  const shown = text.replace(/[^\x20-\x7e]/g, '?').slice(0, 300);
+  const shown = printable(text, 300);
   return new SealiftError('MANIFEST_INVALID', `'${shown}' is not an image reference: ${reason}`, {
     hint: 'write it as registry/repository:tag, such as docker.io/library/nginx:1.29-alpine',
   });

@@ -4,6 +4,7 @@ import type { Descriptor } from '../../bundle/inventory.ts';
 import { SealiftError } from '../../errors.ts';
 import { digestOf, isDigest, type Expected } from '../../store/digest.ts';
 import type { BlobSource } from '../../store/store.ts';
+import { withoutUserinfo } from './address.ts';
 import { authorize, unauthorized, type AuthTarget } from './auth.ts';
 import type { HttpClient, HttpHead, HttpResponse } from './http.ts';
 import {
@@ -191,8 +192,14 @@ function registryUrl(registry: string, http: HttpClient): URL {
 
 function mirrorUrl(text: string): URL {
   const url = URL.parse(text);
-  if (url !== null && /^https?:$/.test(url.protocol) && url.username === '' && url.search === '') return url;
-  throw new SealiftError('USAGE', `'${text.replace(/^.*@/, '…@')}' is not the base URL of a mirror`, {
+  if (
+    url !== null &&
+    /^https?:$/.test(url.protocol) &&
+    url.username + url.password === '' &&
+    url.search === ''
+  )
+    return url;
+  throw new SealiftError('USAGE', `'${withoutUserinfo(text)}' is not the base URL of a mirror`, {
     hint: 'write it as https://mirror.example',
   });
 }

@@ -30,6 +30,10 @@ export class TransientError extends SealiftError {
   }
 }
 
+/** A failure's message for a `retry` event, which says beside it what is being done. */
+export const reasonOf = (message: string, what: string): string =>
+  message.startsWith(what) ? message.slice(what.length).replace(/^:? +/, '') : message;
+
 export const isTransientErrno = (code: unknown): boolean => typeof code === 'string' && RETRY_ERRNO.has(code);
 
 /**

@@ -24,8 +24,18 @@ export interface ResolvedImage {
   blob(expected: Expected): BlobSource;
 }
 
+export type ChooseFiles = (listed: readonly SourceFile[]) => SourceFile[];
+
+/** What a lock says of where a model is. */
+export interface LockedRevision {
+  revision: string;
+  /** Base URL of the hub that was locked. */
+  hub?: string | undefined;
+}
+
 export interface ModelSource {
-  resolve(emit: Emit): Promise<ResolvedModel>;
+  /** @param choose picks and orders the files to carry, before anything is read that only they need */
+  resolve(emit: Emit, choose?: ChooseFiles): Promise<ResolvedModel>;
 }
 
 export interface ResolvedModel {
@@ -35,7 +45,7 @@ export interface ResolvedModel {
   /** Commit of the hub, or `sha256:` over the sorted `<hex>  <path>` lines of local files. */
   revision: string;
   license?: string;
-  /** Sorted by path, by UTF-16 code unit. Every path passed isSafePath. */
+  /** The chosen ones; without a choice all, sorted by path, by UTF-16 code unit. */
   files: SourceFile[];
   file(path: string): BlobSource;
 }
@@ -66,6 +76,8 @@ export interface SourceContext {
   /** Only ever sent to the origin of `hubUrl`. */
   hubToken?: string | undefined;
   hubUrl: string;
+  /** A person named `hubUrl`; otherwise it is the default, and a lock's own hub goes before it. */
+  hubGiven?: boolean | undefined;
   /** Proxy variables and time limits. */
   network?: NetworkOptions | undefined;
   emit: Emit;

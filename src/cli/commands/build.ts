@@ -5,7 +5,7 @@ import { fingerprint } from '../../trust/keys.ts';
 import { command, type Given, type Result } from '../command.ts';
 import type { Io } from '../context.ts';
 import { runCredentialHelper } from '../credential-helper.ts';
-import { formatBytes } from '../format.ts';
+import { formatBytes } from '../../text.ts';
 import { styled, type Line } from '../output.ts';
 import { loadSigners, PASSPHRASE_OPTIONS, passphraseFlags, type PassphraseSource } from '../secrets.ts';
 import {
@@ -48,7 +48,7 @@ export const build = command<BuildOptions>({
     ],
     ['sealift build demo.yaml --unsigned', 'to be signed on another machine'],
   ],
-  exits: [],
+  exits: [12, 20],
   parse: (given) => ({
     manifest: given.positional,
     output: outputOf(given),
@@ -81,11 +81,12 @@ async function runBuild(options: BuildOptions, io: Io): Promise<Result> {
   const { name, version } = file.manifest.metadata;
   const lock = await readLock(file.lockFile);
   const signers = await loadSigners(options.keys, options.passphrase, io);
+  const keys = signers.map((signer) => fingerprint(signer.publicKey));
+  demandDistinct(keys);
   const context = await openSources(options.sources, file, io, runCredentialHelper(io));
   const out = options.output ?? `${name}-${version}.sealift.tar`;
   const { emit, signal } = io;
   const built = await buildBundle({ manifest: file.manifest, lock, context, out, signers, emit, signal });
-  const keys = signers.map((signer) => fingerprint(signer.publicKey));
   return {
     schema: 'sealift/build/v1',
     data: { bundle: { ...built, name, version }, signedBy: keys },
@@ -96,6 +97,16 @@ async function runBuild(options: BuildOptions, io: Io): Promise<Result> {
       ...signatureLines(keys, out),
     ],
   };
+}
+
+/** A signer counts once: a second signature by the same key would only look like a second person. */
+function demandDistinct(keys: readonly string[]): void {
+  const twice = keys.find((key, i) => keys.indexOf(key) !== i);
+  if (twice === undefined) return;
+  throw new SealiftError('USAGE', 'the same key is given twice', {
+    details: [['key', twice]],
+    hint: 'name each key once; a second signature counts only from another key',
+  });
 }
 
 function signatureLines(keys: readonly string[], out: string): Line[] {

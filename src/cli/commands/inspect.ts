@@ -3,7 +3,7 @@ import { inspectBundle, type Inspection, type SlotClaim } from '../../audit/insp
 import { command, type Result } from '../command.ts';
 import { contentLines } from '../contents.ts';
 import { findBundle } from '../files.ts';
-import { formatBytes } from '../format.ts';
+import { formatBytes } from '../../text.ts';
 import { styled, table, type Line } from '../output.ts';
 
 export const inspect = command<{ bundle: string }>({

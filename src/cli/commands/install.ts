@@ -7,7 +7,8 @@ import { command, type Result } from '../command.ts';
 import { demandConsent, demandSomebody } from '../consent.ts';
 import type { Io } from '../context.ts';
 import { findBundle, readPolicy } from '../files.ts';
-import { count, formatBytes } from '../format.ts';
+import { count } from '../format.ts';
+import { formatBytes } from '../../text.ts';
 import {
   HOST_OPTIONS,
   hostFlags,

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { diffLocks, lockBytes, resolveLock, type Lock, type LockChange } from '../../build/lock.ts';
 import { SealiftError } from '../../errors.ts';
+import type { Emit } from '../../events.ts';
 import { runCredentialHelper } from '../credential-helper.ts';
 import { writeFileDurably } from '../../store/files.ts';
 import { command, type Result } from '../command.ts';
 import type { Io } from '../context.ts';
-import { count, formatBytes } from '../format.ts';
+import { count } from '../format.ts';
+import { formatBytes } from '../../text.ts';
 import { table } from '../output.ts';
 import {
   openSources,
@@ -35,14 +37,14 @@ export const lock = command<LockOptions>({
     ['sealift lock', 'locks sealift.yaml into sealift.lock.json'],
     ['sealift lock demo.yaml --frozen', 'in CI: has anything moved since the lock?'],
   ],
-  exits: [],
+  exits: [12, 20],
   parse: (given) => ({ manifest: given.positional, frozen: given.is('frozen'), sources: sourceFlags(given) }),
   run: runLock,
 });
 
 async function runLock(options: LockOptions, io: Io): Promise<Result> {
   const file = await readManifest(options.manifest);
-  const previous = await readPrevious(file.lockFile, options.frozen);
+  const previous = await readPrevious(file.lockFile, options.frozen, io.emit);
   const context = await openSources(options.sources, file, io, runCredentialHelper(io));
   const fresh = await resolveLock(file.manifest, context, previous, io.now());
   const bytes = lockBytes(fresh);
@@ -58,13 +60,17 @@ async function runLock(options: LockOptions, io: Io): Promise<Result> {
 }
 
 /** The lock so far. One that cannot be read is written anew, unless it is to be held to. */
-async function readPrevious(lockFile: string, frozen: boolean): Promise<Lock | undefined> {
+async function readPrevious(lockFile: string, frozen: boolean, emit: Emit): Promise<Lock | undefined> {
   try {
     return await readLock(lockFile);
   } catch (error) {
     const usable =
       error instanceof SealiftError && (error.code === 'LOCK_MISSING' || error.code === 'LOCK_INVALID');
     if (!usable || frozen) throw error;
+    if (error.code === 'LOCK_INVALID') {
+      const message = `${error.message}; it is written anew, and nothing could be compared: review all of it`;
+      emit({ type: 'warning', code: 'LOCK_UNREADABLE', message });
+    }
     return undefined;
   }
 }

@@ -7,7 +7,8 @@ import { contentLines } from '../contents.ts';
 import { homeFolder, type Io } from '../context.ts';
 import { checkLine } from '../evidence.ts';
 import { findBundle, readPolicy } from '../files.ts';
-import { count, formatBytes } from '../format.ts';
+import { count } from '../format.ts';
+import { formatBytes } from '../../text.ts';
 import { styled, table, type Line } from '../output.ts';
 
 interface VerifyOptions {

@@ -8,6 +8,7 @@ import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { describe, expect, it } from 'vitest';
 import { describeUrl, isLoopback } from '../../../src/build/sources/address.ts';
 import { HttpClient, type HttpOptions, type HttpRequest } from '../../../src/build/sources/http.ts';
+import { Proxies } from '../../../src/build/sources/proxy.ts';
 import type { SealiftEvent } from '../../../src/events.ts';
 import { runOk, tempDir } from '../../support/workspace.ts';
 import { failure, onEnd, readAll, serve } from './support.ts';
@@ -61,7 +62,7 @@ describe('a retry', () => {
     const server = await serve((_, response, n) => response.writeHead(n < 3 ? status : 200).end('done'));
     expect((await get(http, `${server.url}/x?token=secret`)).bytes.toString()).toBe('done');
     expect(http.events).toHaveLength(2);
-    expect(JSON.stringify(http.events)).toContain(`answered ${status}`);
+    expect(http.events[0]).toMatchObject({ what: 'thing', reason: `${server.host}/x answered ${status}` });
     expect(JSON.stringify(http.events)).not.toContain('secret');
   });
 
@@ -302,6 +303,14 @@ describe('https', () => {
     expect(http.events).toEqual([]);
   });
 
+  it('is verified even where NODE_TLS_REJECT_UNAUTHORIZED=0 is set', async () => {
+    const url = await listening((_, response) => response.end());
+    setDefaultCACertificates([]);
+    process.env['NODE_TLS_REJECT_UNAUTHORIZED'] = '0';
+    onEnd(() => void delete process.env['NODE_TLS_REJECT_UNAUTHORIZED']);
+    expect((await failure(get(client(), url), 'NETWORK_ERROR')).message).toContain('certificate');
+  });
+
   it('goes through a proxy by CONNECT', async () => {
     const asked: string[] = [];
     const refusing = createServer();
@@ -316,7 +325,8 @@ describe('https', () => {
       attempts: 1,
       proxyEnv: { HTTPS_PROXY: `http://127.0.0.1:${port}`, NO_PROXY: 'none.example' },
     });
-    await failure(get(http, 'https://registry.example/x'), 'NETWORK_ERROR');
+    const error = await failure(get(http, 'https://registry.example/x'), 'NETWORK_ERROR');
+    expect(error.message).toBe(`thing: the proxy 127.0.0.1:${port} answered 403`);
     expect(asked).toEqual(['registry.example:443']);
   });
 });
@@ -349,4 +359,61 @@ it('addresses in messages have no query and no control characters', () => {
   expect(describeUrl(new URL('https://user:pw@h.example:8443/a%20b?sig=secret#x'))).toBe(
     'h.example:8443/a%20b',
   );
+});
+
+describe('a proxy', () => {
+  it('that wants a password says so, by its name and without the one it was given', async () => {
+    const proxy = await serve((_, response) => response.writeHead(407).end());
+    const tunnels = createServer().on('connect', (_, socket) =>
+      socket.end('HTTP/1.1 407 Proxy Authentication Required\r\n\r\n'),
+    );
+    await new Promise<void>((resolve) => tunnels.listen(0, '127.0.0.1', resolve));
+    onEnd(() => void tunnels.close());
+    const tunnel = `127.0.0.1:${(tunnels.address() as AddressInfo).port}`;
+    const proxyEnv = { http_proxy: `user:sesame@${proxy.host}`, HTTPS_PROXY: `http://user:sesame@${tunnel}` };
+    const http = client({ plainHttp: new Set(['r.example']), proxyEnv });
+    const plain = await failure(get(http, 'http://r.example/x'), 'UNAUTHORIZED');
+    expect([plain.message, plain.hint]).toEqual([
+      `thing: the proxy ${proxy.host} wants a user and a password`,
+      `put them into http_proxy: http://USER:PASSWORD@${proxy.host}`,
+    ]);
+    const tls = await failure(get(http, 'https://r.example/x'), 'UNAUTHORIZED');
+    expect(tls.message).toContain(`the proxy ${tunnel} wants`);
+    expect(JSON.stringify([plain, tls]) + plain + tls).not.toContain('sesame');
+  });
+
+  it('that cannot be reached is named', async () => {
+    const http = client({ attempts: 1, proxyEnv: { HTTPS_PROXY: '127.0.0.1:1' } });
+    const error = await failure(get(http, 'https://r.example/x'), 'NETWORK_ERROR');
+    expect(error.message).toContain('r.example/x through the proxy 127.0.0.1:1: ');
+  });
+
+  it.each(['socks5://user:sesame@127.0.0.1:1080', 'http://user:sesame@', 'http://user:se sa@me:x'])(
+    'that cannot be used is refused, not gone around: %s',
+    async (text) => {
+      const error = await failure(() => client({ proxyEnv: { https_proxy: text } }), 'USAGE');
+      expect(error.message).toContain('https_proxy');
+      expect(String(error) + JSON.stringify(error)).not.toMatch(/sesame|se sa/);
+    },
+  );
+
+  it.each([
+    ['*', true],
+    ['r.example', true],
+    ['other, r.example:443', true],
+    ['r.example:8443', false],
+    ['.example', true],
+    ['*.example', true],
+    ['ample', false],
+    ['', false],
+  ])('is left out by NO_PROXY=%j: %s', (entries, direct) => {
+    const proxies = new Proxies({ HTTPS_PROXY: 'p:3128', NO_PROXY: entries });
+    expect(proxies.for(new URL('https://R.example/x')) === undefined).toBe(direct);
+  });
+
+  it('is left out for a range of addresses', () => {
+    const proxies = new Proxies({ HTTP_PROXY: 'p:3128', no_proxy: '10.0.0.1-10.0.1.0' });
+    expect(proxies.for(new URL('http://10.0.0.200/'))).toBeUndefined();
+    expect(proxies.for(new URL('http://10.0.1.1/'))?.host).toBe('p:3128');
+  });
 });

@@ -109,7 +109,7 @@ describe('the fixture hub', () => {
 
   it('guards a model: without a token, with a wrong one, with the right one', async () => {
     const anonymous = await failure(resolve('hf:org/closed', await context()), 'MODEL_GATED');
-    expect(anonymous.hint).toContain(`${hub.url}/org/closed, and give a token`);
+    expect(anonymous.hint).toContain(`${hub.url}/org/closed with the account of the token; give a token`);
     const wrong = await failure(
       resolve('hf:org/closed', await context({ hubToken: 'hf_wrong' })),
       'MODEL_GATED',
@@ -305,5 +305,50 @@ describe('a location', () => {
   it('without a scheme is explained', async () => {
     const error = await failure(async () => modelSource('org/name', await testContext()), 'MANIFEST_INVALID');
     expect(error.hint).toContain('hf:organisation/name');
+  });
+});
+
+describe('the hub that was locked', () => {
+  it('is asked, without the token of the default hub; a --hub beside it is a contradiction', async () => {
+    const other = await serve((_, response) => response.writeHead(401).end());
+    const locked = { revision: SHA, hub: other.url };
+    const context = await testContext({ hubUrl: 'http://127.0.0.1:1', hubToken: 'hf_secret' });
+    const error = await failure(
+      modelSource('hf:org/model', context, locked).resolve(context.emit),
+      'UNAUTHORIZED',
+    );
+    expect(other.seen.map(({ headers }) => headers['authorization'])).toEqual([undefined]);
+    expect(error.hint).toContain(`say so with --hub ${other.url}`);
+    const given = { ...context, hubGiven: true };
+    const refused = await failure(() => modelSource('hf:org/model', given, locked), 'USAGE');
+    expect(refused.hint).toContain(`--hub ${other.url}`);
+    modelSource('hf:org/model', { ...given, hubUrl: `${other.url}/` }, locked);
+    modelSource(`hf+${other.url}/org/model`, given, locked);
+    await failure(
+      () => modelSource('hf:org/model', context, { ...locked, hub: 'http://a:b@c' }),
+      'LOCK_INVALID',
+    );
+  });
+
+  it('gives hints for what happened to the token', async () => {
+    const cdn = await serve((_, response) => response.writeHead(403).end());
+    const { url } = await serve(({ url: path = '' }, response) =>
+      path === '/api/models/org/closed/revision/main' || path.includes('closed')
+        ? response.writeHead(401).end()
+        : response.writeHead(302, { location: `${cdn.url}/x` }).end(),
+    );
+    const hint = async (repo: string, hubToken?: string): Promise<string | undefined> =>
+      (await failure(resolve(`hf:org/${repo}`, await testContext({ hubUrl: url, hubToken })), 'UNAUTHORIZED'))
+        .hint;
+    expect(await hint('closed')).toContain('give a token');
+    expect(await hint('closed', 'hf_x')).toContain('the token is wrong');
+    expect(await hint('moved', 'hf_x')).toContain(`sends us to ${cdn.host}, which never gets the token`);
+  });
+
+  it('is not blamed for what is wrong on our side', async () => {
+    const { url } = await hubOf({});
+    const context = await testContext({ hubUrl: url, hubToken: 'two\nlines' });
+    const error: unknown = await resolve('hf:org/model', context).catch((thrown) => thrown);
+    expect(String(error)).not.toContain('makes no sense');
   });
 });
