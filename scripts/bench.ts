@@ -75,6 +75,8 @@ function sync(): void {
 async function main(): Promise<void> {
   await makeModel(join(work, 'weights'), gib * 1024 ** 3);
   await assembleImages(join(work, 'images'));
+  // A virtual machine pays for memory that it touches for the first time; the first job must not pay for all.
+  measure(['sh', '-c', 'for i in 1 2 3; do cp -r weights warm.$i; done; sync; rm -r warm.*']);
   writeFileSync(join(work, 'bench.yaml'), manifest());
   const keys = await makeKeys(work);
   const node = process.execPath;

@@ -84,15 +84,18 @@ export class VerifiedBundle {
 
   /**
    * Content of a blob, hashed as it passes. Nothing received may be relied on before the iteration has ended
-   * without an error. Each buffer is the receiver's own.
+   * without an error. Each buffer is the receiver's own, unless `reuse` is asked for: then a chunk is valid until
+   * the next one is asked for.
    * @throws {SealiftError} CONTENT_MISMATCH
    */
-  async *blob(expected: Expected, signal?: AbortSignal): AsyncGenerator<Buffer> {
+  async *blob(expected: Expected, signal?: AbortSignal, reuse = false): AsyncGenerator<Buffer> {
     const extent = this.#extent(expected);
     const hasher = new Hasher();
+    const shared = reuse ? Buffer.allocUnsafe(Math.min(CHUNK_BYTES, extent.size)) : undefined;
     for (let done = 0; done < extent.size; done = hasher.size) {
       signal?.throwIfAborted();
-      const chunk = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, extent.size - done));
+      const want = Math.min(CHUNK_BYTES, extent.size - done);
+      const chunk = shared?.subarray(0, want) ?? Buffer.allocUnsafe(want);
       await this.#opened.source.readInto(chunk, extent.offset + done);
       hasher.update(chunk);
       // The last piece is handed out only after the digest matched: a receiver that counts bytes is safe too.
@@ -143,7 +146,7 @@ export class VerifiedBundle {
     signal: AbortSignal | undefined,
   ): Promise<boolean> {
     try {
-      for await (const chunk of this.blob(expected, signal)) onBytes(chunk.length);
+      for await (const chunk of this.blob(expected, signal, true)) onBytes(chunk.length);
       return true;
     } catch (error) {
       if (error instanceof SealiftError && error.code === 'CONTENT_MISMATCH') return false;

@@ -18,7 +18,8 @@ import { END_OF_ARCHIVE, memberBytes, padding, tarHeader } from './tar.ts';
 
 /** Where the writer gets blobs from; a Store is one. */
 export interface BlobReader {
-  stream(digest: Digest): AsyncIterable<Uint8Array>;
+  /** @param reuse chunks may share one buffer: each is valid until the next is asked for */
+  stream(digest: Digest, reuse?: boolean): AsyncIterable<Uint8Array>;
   /** A small blob, checked against its digest. */
   readBytes(expected: Expected, maxBytes: number): Promise<Buffer>;
   /** The error for a blob that does not hash to its name. */
@@ -164,7 +165,7 @@ class Writer {
   async #blob(blob: Expected, blobs: BlobReader): Promise<void> {
     await this.#write(tarHeader(blobName(blob.digest), blob.size));
     const hasher = new Hasher();
-    for await (const chunk of blobs.stream(blob.digest)) {
+    for await (const chunk of blobs.stream(blob.digest, true)) {
       this.#signal?.throwIfAborted();
       hasher.update(chunk);
       await this.#write(chunk);

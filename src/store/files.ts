@@ -54,18 +54,23 @@ const CHUNK_BYTES = 1024 * 1024;
 /**
  * Up to `length` bytes of a file from `start` on, in chunks of at most 1 MiB; less when the file is shorter. No
  * buffer is larger than what is left: a megabyte for each of 20,000 small files keeps the garbage collector
- * busier than the disk. The buffers are not reused.
+ * busier than the disk.
+ * @param reuse one buffer for all chunks, for receivers that are done with one before they ask for the next. The
+ *   kernel maps and clears the pages of each new buffer, which made copying a file four times as slow as cp
  */
 export async function* readFileChunks(
   path: string,
   start = 0,
   length = Number.MAX_SAFE_INTEGER,
+  reuse = false,
 ): AsyncGenerator<Buffer> {
   const handle = await open(path, 'r');
   try {
     let left = Math.min(length, (await handle.stat()).size - start);
+    const shared = reuse ? Buffer.allocUnsafe(Math.min(CHUNK_BYTES, Math.max(left, 0))) : undefined;
     for (let at = start; left > 0;) {
-      const buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, left));
+      const want = Math.min(CHUNK_BYTES, left);
+      const buffer = shared?.subarray(0, want) ?? Buffer.allocUnsafe(want);
       const { bytesRead } = await handle.read(buffer, 0, buffer.length, at);
       if (bytesRead === 0) return;
       at += bytesRead;

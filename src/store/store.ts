@@ -17,7 +17,7 @@ const ATTEMPTS_WITHOUT_PROGRESS = 4;
 export interface BlobSource {
   /**
    * Opens the content at `offset` or earlier; `offset` of the result says where the body really starts
-   * (0 from servers that ignore ranges).
+   * (0 from servers that ignore ranges). A chunk of the body is the receiver's until it asks for the next one.
    */
   open(offset: number, signal?: AbortSignal): Promise<{ offset: number; body: AsyncIterable<Uint8Array> }>;
 }
@@ -149,9 +149,9 @@ export class Store {
     return bytes;
   }
 
-  /** The content of a blob in chunks; whoever relies on it hashes it. The buffers are not reused. */
-  stream(digest: Digest): AsyncIterable<Buffer> {
-    return readFileChunks(this.path(digest));
+  /** The content of a blob in chunks; whoever relies on it hashes it. @param reuse see readFileChunks */
+  stream(digest: Digest, reuse = false): AsyncIterable<Buffer> {
+    return readFileChunks(this.path(digest), 0, undefined, reuse);
   }
 
   async remove(digest: Digest): Promise<void> {
@@ -215,7 +215,7 @@ class Download {
   async #resume(): Promise<void> {
     const { size } = await this.#handle.stat();
     if (size > this.#expected.size) return this.#restart();
-    for await (const chunk of readFileChunks(this.#path, 0, size)) {
+    for await (const chunk of readFileChunks(this.#path, 0, size, true)) {
       this.#hasher.update(chunk);
       this.#options.onBytes?.(chunk.length);
     }

@@ -185,7 +185,7 @@ async function collect(source: BlobSource, size: number, maxBytes: number, what:
   if (size > maxBytes)
     throw new SealiftError('SOURCE_INVALID', `${what} is ${size} bytes, more than the ${maxBytes} allowed`);
   const chunks: Uint8Array[] = [];
-  for await (const chunk of (await source.open(0)).body) chunks.push(chunk);
+  for await (const chunk of (await source.open(0)).body) chunks.push(Buffer.from(chunk));
   return Buffer.concat(chunks);
 }
 

@@ -11,14 +11,15 @@ export function localSource(path: string, start = 0, size = Number.MAX_SAFE_INTE
   };
 }
 
-/** Up to `size` bytes of a file from `start` on. Less when the file is shorter: whoever reads checks the digest. */
+/** Up to `size` bytes of a file from `start` on. Less when the file is shorter: whoever reads checks the digest. A
+ * chunk is valid until the next one is asked for. */
 export async function* readLocal(
   path: string,
   start = 0,
   size = Number.MAX_SAFE_INTEGER,
 ): AsyncGenerator<Buffer> {
   try {
-    yield* readFileChunks(path, start, size);
+    yield* readFileChunks(path, start, size, true);
   } catch (error) {
     throw asSealiftError(error, `reading ${path}`);
   }

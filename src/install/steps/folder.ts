@@ -18,7 +18,7 @@ export interface FolderFile extends Expected {
 }
 
 export interface BlobBody {
-  blob(expected: Expected, signal?: AbortSignal): AsyncIterable<Uint8Array>;
+  blob(expected: Expected, signal?: AbortSignal, reuse?: boolean): AsyncIterable<Uint8Array>;
 }
 
 interface FolderSpec {
@@ -84,7 +84,7 @@ export class FolderStep implements Step {
   }
 
   async #bring(file: FolderFile, progress: Progress, signal: AbortSignal | undefined): Promise<void> {
-    const body = (): AsyncIterable<Uint8Array> => this.#source.blob(file, signal);
+    const body = (): AsyncIterable<Uint8Array> => this.#source.blob(file, signal, true);
     await this.#world.store
       .add(
         file,
