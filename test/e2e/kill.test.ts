@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Killed at any moment, lock, build and install go on where they were when run again. */
 import { spawn } from 'node:child_process';
-import { cpSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -57,7 +57,10 @@ async function killAfter(
   return (await ended) === 'SIGKILL';
 }
 
-/** Runs to the end, then kills the same command at random moments of that time; `between` looks after each kill. */
+/** Milliseconds from 50 to `longest`, every order of magnitude as likely as another: fast machines are hit too. */
+const randomDelay = (longest: number): number => 50 * (longest / 50) ** Math.random();
+
+/** Kills the same command at random moments, round after round; `between` looks after each kill. */
 async function torture(
   side: 'outside' | 'inside',
   args: string[],
@@ -66,8 +69,7 @@ async function torture(
 ): Promise<number> {
   let killed = 0;
   for (let round = 0; round < ROUNDS; round++) {
-    if (await killAfter(50 + Math.random() * longest, side, args, { ...process.env, ...engine.composeEnv }))
-      killed++;
+    if (await killAfter(randomDelay(longest), side, args, { ...process.env, ...engine.composeEnv })) killed++;
     await between();
   }
   return killed;
@@ -86,7 +88,10 @@ it('build, with no download repeated that had finished', async () => {
   const args = ['build', 'demo.yaml', '-o', 'demo.sealift.tar', ...keys.flags, ...staging.flags];
   const finished = new Map<string, number>();
   const killed = await torture('outside', args, 2500, () => {
-    if (existsSync(out)) expect(statSync(out).size).toBeGreaterThan(WEIGHTS); // whole or not there
+    if (existsSync(out)) {
+      expect(statSync(out).size).toBeGreaterThan(WEIGHTS); // whole or not there
+      rmSync(out); // so that the next round has something to do
+    }
     for (const blob of readdirSync(join(work, 'staging/store/blobs/sha256'))) {
       const served = servedSoFar(blob);
       expect(served, `${blob} was fetched again`).toBeLessThanOrEqual(finished.get(blob) ?? served);
