@@ -7,7 +7,7 @@ import { canonicalJson, parseJson } from '../json.ts';
 import { DigestSchema } from '../bundle/inventory.ts';
 
 /** Longest lock that is read, in bytes; a file of a model takes about 200. */
-const MAX_LOCK_BYTES = 64 * 1024 * 1024;
+export const MAX_LOCK_BYTES = 64 * 1024 * 1024;
 
 /** Images, models and configs stand in the lock as they will stand in the bundle's inventory. */
 export const LockSchema = Inventory.pick({

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What `lock` and `build` share: the flags that say where sources and the store are, and the manifest. */
 import { dirname, join, resolve } from 'node:path';
+import { MAX_LOCK_BYTES } from '../build/lockfile.ts';
 import { lockPath, parseLock, type Lock } from '../build/lock.ts';
 import { parseManifest, type Manifest } from '../build/manifest.ts';
 import { withoutUserinfo } from '../build/sources/address.ts';
@@ -15,8 +16,6 @@ import { readBytes, readText } from './files.ts';
 
 export const DEFAULT_MANIFEST = 'sealift.yaml';
 const DEFAULT_HUB = 'https://huggingface.co';
-/** Longest lock that is read, in bytes. */
-const MAX_LOCK_BYTES = 64 * 1024 * 1024;
 
 export const SOURCE_OPTIONS: readonly OptionSpec[] = [
   { flags: '--store <DIR>', about: 'where downloads are kept (default: ~/.cache/sealift)' },

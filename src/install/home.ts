@@ -11,7 +11,7 @@ import { DigestSchema, Name, Version } from '../bundle/inventory.ts';
 import { SealiftError } from '../errors.ts';
 import { canonicalJson, parseJson } from '../json.ts';
 import { digestOf, hexOf, type Digest } from '../store/digest.ts';
-import { fsyncDir, writeFileDurably } from '../store/files.ts';
+import { exists, fsyncDir, writeFileDurably } from '../store/files.ts';
 import { lockFolder } from '../store/lock.ts';
 
 /** Longest journal, receipt or installed.json that is read, in bytes: room for as many files as a bundle can list. */
@@ -96,14 +96,7 @@ export class Home {
   /** Releases that were installed completely: those with a receipt. */
   async releases(): Promise<string[]> {
     const names = await readdir(this.path('releases')).catch(() => []);
-    const complete = await Promise.all(
-      names.map((name) =>
-        stat(this.receiptFile(name)).then(
-          () => true,
-          () => false,
-        ),
-      ),
-    );
+    const complete = await Promise.all(names.map((name) => exists(this.receiptFile(name))));
     return names.filter((name, i) => !name.startsWith('.') && complete[i]).sort();
   }
 

@@ -10,7 +10,7 @@ import { basename, join } from 'node:path';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import { silent, type Emit } from '../events.ts';
 import { fromHex } from '../store/digest.ts';
-import { fsyncDir } from '../store/files.ts';
+import { exists, fsyncDir } from '../store/files.ts';
 import { Store } from '../store/store.ts';
 import { EngineClient } from './engine-client.ts';
 import type { Home } from './home.ts';
@@ -163,12 +163,6 @@ async function removeContent(
     },
   );
 }
-
-const exists = (path: string): Promise<boolean> =>
-  stat(path).then(
-    () => true,
-    () => false,
-  );
 
 /** A blob that no model or configuration folder links to belongs to no release. */
 async function sweepStore(store: Store): Promise<void> {

@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { open, rename, rm, statfs } from 'node:fs/promises';
+import { lstat, open, rename, rm, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
+
+/** Whether something stands at `path`, a link that leads nowhere included. Any trouble in finding out counts as no. */
+export const exists = (path: string): Promise<boolean> =>
+  lstat(path).then(
+    () => true,
+    () => false,
+  );
 
 /** Makes a rename or unlink inside `dir` survive a power cut. */
 export async function fsyncDir(dir: string): Promise<void> {

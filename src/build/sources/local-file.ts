@@ -11,8 +11,10 @@ export function localSource(path: string, start = 0, size = Number.MAX_SAFE_INTE
   };
 }
 
-/** Up to `size` bytes of a file from `start` on. Less when the file is shorter: whoever reads checks the digest. A
- * chunk is valid until the next one is asked for. */
+/**
+ * Up to `size` bytes of a file from `start` on. Less when the file is shorter: whoever reads checks the digest. A
+ * chunk is valid until the next one is asked for.
+ */
 export async function* readLocal(
   path: string,
   start = 0,

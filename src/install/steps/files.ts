@@ -3,9 +3,9 @@
  * The release's folder. It is built beside its place and renamed. When the same release is already there (a new
  * certificate, other keys), its old folder is kept until the install has succeeded.
  */
-import { chmod, chown, lstat, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { fsyncDir, writeFileDurably } from '../../store/files.ts';
+import { exists, fsyncDir, writeFileDurably } from '../../store/files.ts';
 import type { Service } from '../engines.ts';
 import { absent, releaseName, type Home } from '../home.ts';
 import {
@@ -118,12 +118,6 @@ async function makeCaches(home: Home, bundleName: string, services: readonly Ser
 
 const partialOf = (home: Home, release: string): string => home.path('releases', `.${release}.partial`);
 const previousOf = (home: Home, release: string): string => home.path('releases', `.${release}.previous`);
-
-const exists = (path: string): Promise<boolean> =>
-  lstat(path).then(
-    () => true,
-    () => false,
-  );
 
 /**
  * Brings the folder of before back, or removes the folder when there was none. Where one stood and there is no copy

@@ -6,8 +6,8 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { join } from 'node:path';
-import { stat } from 'node:fs/promises';
 import { SealiftError } from '../../errors.ts';
+import { exists } from '../../store/files.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { Service } from '../engines.ts';
 import type { EngineClient, EngineContainer } from '../engine-client.ts';
@@ -225,12 +225,6 @@ async function untilAnswering(world: World, project: string, release: string): P
     await sleep(POLL_MS);
   }
 }
-
-const exists = (path: string): Promise<boolean> =>
-  stat(path).then(
-    () => true,
-    () => false,
-  );
 
 /** The gateway's container in a project. @throws {SealiftError} SMOKE_TEST_FAILED */
 export async function gatewayContainer(
