@@ -179,6 +179,11 @@ export const ERRORS = {
     about: 'The key that signed is outside the time in which the trust policy lets it sign.',
   },
   BUNDLE_REVOKED: { exit: 14, about: 'The trust policy has revoked this very bundle.' },
+  NOT_FOR_THIS_HOST: {
+    exit: 14,
+    about:
+      'The trust policy of this host does not take bundles of this name or channel: a medium that was meant for another host.',
+  },
   VERSION_REFUSED: {
     exit: 14,
     about:

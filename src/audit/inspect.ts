@@ -7,12 +7,14 @@ import { parseJson } from '../json.ts';
 import type { Digest } from '../store/digest.ts';
 import { readMessageSignature } from '../trust/message-signature.ts';
 import { decodeSlot } from '../trust/slots.ts';
+import { hintAsFingerprint } from '../trust/verify.ts';
 
-/** A slot as it looks from outside. `hint` is what its writer chose to put there; anybody can write a slot. */
+/** A slot as it looks from outside. `key` is what its writer chose to put there; anybody can write a slot. */
 export type SlotClaim =
   | { slot: number; state: 'empty' }
   | { slot: number; state: 'malformed'; reason: string }
-  | { slot: number; state: 'unverified'; hint: string | undefined };
+  /** The fingerprint that it names, or other text of its writer; undefined with a certificate. */
+  | { slot: number; state: 'unverified'; key: string | undefined };
 
 export interface Inspection {
   /** Always false: a reader of the JSON cannot take this for a verdict. */
@@ -47,7 +49,8 @@ function claimOf(bytes: Uint8Array, slot: number): SlotClaim {
   if (content.kind === 'empty') return { slot, state: 'empty' };
   if (content.kind === 'malformed') return { slot, state: 'malformed', reason: content.reason };
   try {
-    return { slot, state: 'unverified', hint: readMessageSignature(content.json).hint };
+    const { hint } = readMessageSignature(content.json);
+    return { slot, state: 'unverified', key: hint && (hintAsFingerprint(hint) ?? hint) };
   } catch {
     return { slot, state: 'malformed', reason: 'not a Sigstore bundle v0.3 with a messageSignature' };
   }

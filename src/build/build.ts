@@ -99,6 +99,7 @@ export function composeInventory(manifest: Manifest, lock: Lock): Inventory {
     kind: 'Inventory',
     name: manifest.metadata.name,
     version: manifest.metadata.version,
+    ...(manifest.metadata.channel === undefined ? {} : { channel: manifest.metadata.channel }),
     platform: lock.platform,
     created: lock.created,
     images: lock.images,

@@ -79,6 +79,9 @@ const ManifestShape = z
       .strictObject({
         name: Name.describe('Name of the bundle; an enclave keeps one installed version a name'),
         version: Version.describe('Semantic version; an enclave only ever installs upwards'),
+        channel: Name.optional().describe(
+          'For which hosts it is meant, such as stable or testing; a trust policy can ask for one',
+        ),
       })
       .describe('Identity of the bundle'),
     platform: Platform.describe('Platform of the enclave hosts'),

@@ -142,6 +142,7 @@ export const Inventory = z.strictObject({
   kind: z.literal('Inventory'),
   name: Name,
   version: Version,
+  channel: Name.optional().describe('For which hosts it is meant; a trust policy can ask for one'),
   platform: Platform,
   created: z.iso.datetime({ precision: 0 }).describe("The lock's date, UTC, whole seconds"),
   images: z.array(InventoryImage),

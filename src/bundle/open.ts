@@ -1,57 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The opener: from a path to a VerifiedBundle, in the order that DESIGN §4 and FORMAT.md §7.3 demand: bounds,
- * signatures and threshold, policy, structure; and then every byte, in the one pass in which it is used. With
- * too few good signatures nothing behind the slots is read.
+ * The opener: from a path to a VerifiedBundle. judge.ts makes every check but the last; the content of blobs is hashed
+ * here, in the one pass in which it is used.
  */
 import { basename } from 'node:path';
 import { SealiftError } from '../errors.ts';
 import { silent, type Emit } from '../events.ts';
-import { digestOf, Hasher, type Digest, type Expected } from '../store/digest.ts';
-import { checkPolicy, type TrustPolicy } from '../trust/policy.ts';
-import { verifySignatures, type Verdict } from '../trust/verify.ts';
-import { ArchiveWalk, readHead, type Extent } from './archive.ts';
-import { parseInventory, purposeOf, type Descriptor, type Inventory } from './inventory.ts';
-import { deriveLayout, type Layout } from './layout.ts';
-import { MAX_DOCUMENT_BYTES, MAX_IMAGE_JSON_BYTES } from './limits.ts';
-import { parseImageConfig, parseImageManifest, type ImageManifest } from './oci.ts';
-import { checkProvenance } from './provenance.ts';
-import { FileSource, type ByteSource } from './source.ts';
-import { blobName, DOCUMENTS, parseSums, type DocumentName, type Sums } from './sums.ts';
+import { Hasher, type Digest, type Expected } from '../store/digest.ts';
+import { checkPolicy, type Release } from '../trust/rules.ts';
+import type { Verdict } from '../trust/verify.ts';
+import type { Extent } from './archive.ts';
+import { purposeOf, type Inventory } from './inventory.ts';
+import { judgeBundle, subjectOf, type Judged, type OpenOptions } from './judge.ts';
+import { FileSource } from './source.ts';
+import { demandDigest, type VerifiedImage } from './structure.ts';
+
+export type { OpenOptions } from './judge.ts';
+export type { VerifiedImage } from './structure.ts';
 
 /** Reading in pieces of this many bytes hashes at the machine's rate (DESIGN §8). */
 const CHUNK_BYTES = 1024 * 1024;
-
-export interface OpenOptions {
-  policy: TrustPolicy;
-  /** The time at which validity is judged. */
-  now: Date;
-  /** What this host has installed under a bundle's name, for the refusal of rollbacks. */
-  installed?: (name: string) => { version: string; digest: Digest } | undefined;
-  emit?: Emit;
-}
-
-export interface VerifiedImage {
-  name: string;
-  ref: string;
-  manifest: Descriptor;
-  manifestBytes: Buffer;
-  config: Descriptor;
-  configBytes: Buffer;
-  layers: Descriptor[];
-  /** Digests of the uncompressed layers, from the config: what an engine reports as RootFS.Layers. */
-  diffIds: Digest[];
-}
-
-interface Opened {
-  policy: TrustPolicy;
-  source: ByteSource;
-  digest: Digest;
-  inventory: Inventory;
-  verdict: Verdict;
-  images: readonly VerifiedImage[];
-  blobs: ReadonlyMap<Digest, Extent>;
-}
 
 /** Held by this module alone, so that only the opener makes a VerifiedBundle. */
 const opener = Symbol('opener');
@@ -69,9 +37,9 @@ export class VerifiedBundle {
   readonly inventory: Inventory;
   readonly verdict: Verdict;
   readonly images: readonly VerifiedImage[];
-  readonly #opened: Opened;
+  readonly #opened: Judged;
 
-  constructor(key: typeof opener, opened: Opened) {
+  constructor(key: typeof opener, opened: Judged) {
     if (key !== opener) throw new TypeError('only openBundle makes a VerifiedBundle');
     this.path = opened.source.name;
     this.digest = opened.digest;
@@ -107,11 +75,10 @@ export class VerifiedBundle {
 
   /**
    * Judges the version once more, against what the host has installed by now.
-   * @throws {SealiftError} BUNDLE_REVOKED, VERSION_REFUSED
+   * @throws {SealiftError} BUNDLE_REVOKED, NOT_FOR_THIS_HOST, VERSION_REFUSED
    */
-  recheckPolicy(installed: { version: string; digest: Digest } | undefined): void {
-    const { name, version } = this.inventory;
-    checkPolicy({ name, version, digest: this.digest }, this.#opened.policy, installed);
+  recheckPolicy(installed: Release | undefined): void {
+    checkPolicy(subjectOf(this.inventory, this.digest), this.#opened.policy, installed);
   }
 
   /**
@@ -132,7 +99,10 @@ export class VerifiedBundle {
       if (!(await this.#matches({ digest, size }, onBytes, options.signal))) bad.push(digest);
     }
     emit({ type: 'item-end', id: item.id, outcome: bad.length > 0 ? 'failed' : 'done' });
-    if (bad.length > 0) throw contentMismatch(bad, this.inventory);
+    const error = bad.length > 0 ? contentMismatch(bad, this.inventory) : undefined;
+    const detail = error?.message ?? `${this.#opened.blobs.size} blobs, ${total} bytes, every byte as signed`;
+    emit({ type: 'check', name: 'content', outcome: error ? 'failed' : 'ok', detail });
+    if (error) throw error;
     return { blobs: this.#opened.blobs.size, bytes: total };
   }
 
@@ -166,188 +136,16 @@ export class VerifiedBundle {
  * Opens a bundle and judges everything but the content of its blobs.
  * @throws {SealiftError} NOT_A_BUNDLE, BUNDLE_MALFORMED, BUNDLE_INCOMPLETE, BUNDLE_UNSUPPORTED; NOT_SIGNED,
  *   BAD_SIGNATURE, UNTRUSTED_SIGNER, THRESHOLD_NOT_MET, SIGNER_REVOKED, SIGNER_EXPIRED; BUNDLE_REVOKED,
- *   VERSION_REFUSED; CONTENT_MISMATCH
+ *   NOT_FOR_THIS_HOST, VERSION_REFUSED; CONTENT_MISMATCH
  */
 export async function openBundle(path: string, options: OpenOptions): Promise<VerifiedBundle> {
   const source = await FileSource.open(path);
   try {
-    return new VerifiedBundle(opener, await judge(source, options));
+    return new VerifiedBundle(opener, await judgeBundle(source, options));
   } catch (error) {
     await source.close();
     throw error;
   }
-}
-
-async function judge(source: ByteSource, options: OpenOptions): Promise<Opened> {
-  const emit = options.emit ?? silent;
-  const ok = (name: string, detail: string): void => emit({ type: 'check', name, outcome: 'ok', detail });
-  const walk = new ArchiveWalk(source);
-  const head = await readHead(source, walk);
-  const digest = digestOf(head.sums);
-  const verdict = verifySignatures(head.sums, head.slots, options.policy, options.now);
-  ok(
-    'signatures',
-    `${verdict.accepted.length} of ${verdict.threshold} needed, by ${verdict.accepted.map((s) => s.signer).join(', ')}`,
-  );
-  const sums = parseSums(head.sums);
-  const documents = await readDocuments(walk, sums);
-  const inventory = parseInventory(documents.get('bundle.json')!);
-  checkPolicy(
-    { name: inventory.name, version: inventory.version, digest },
-    options.policy,
-    options.installed?.(inventory.name),
-  );
-  ok('policy', `policy ${options.policy.version} allows ${inventory.name} ${inventory.version}`);
-  checkProvenance(documents.get('provenance.json')!, documents.get('bundle.json')!);
-  const blobs = await walkBlobs(walk, sums);
-  await walk.end();
-  const images = await readImages(inventory, blobs, walk);
-  const layout = deriveLayout(inventory, new Map(images.map((i) => [i.manifest.digest, i.parsed])));
-  checkLayout(layout, documents, sums, blobs);
-  await checkGenerated(layout, blobs, walk);
-  ok('structure', `${sums.blobs.length} blobs, ${source.size} bytes, canonical`);
-  return {
-    policy: options.policy,
-    source,
-    digest,
-    inventory,
-    verdict,
-    images: images.map(({ parsed: _, ...image }) => image),
-    blobs,
-  };
-}
-
-/**
- * The documents, each checked against SHA256SUMS.
- * @throws {SealiftError} CONTENT_MISMATCH
- */
-export async function readDocuments(walk: ArchiveWalk, sums: Sums): Promise<Map<DocumentName, Buffer>> {
-  const documents = new Map<DocumentName, Buffer>();
-  for (const name of DOCUMENTS) {
-    const bytes = await walk.content(await walk.next(name, MAX_DOCUMENT_BYTES));
-    if (digestOf(bytes) !== sums.documents.get(name)) {
-      throw new SealiftError('CONTENT_MISMATCH', `${name} is not what was signed`, {
-        details: [
-          ['signed', sums.documents.get(name)!],
-          ['found', digestOf(bytes)],
-        ],
-      });
-    }
-    documents.set(name, bytes);
-  }
-  return documents;
-}
-
-async function walkBlobs(walk: ArchiveWalk, sums: Sums): Promise<Map<Digest, Extent>> {
-  const blobs = new Map<Digest, Extent>();
-  for (const digest of sums.blobs)
-    blobs.set(digest, await walk.next(blobName(digest), Number.MAX_SAFE_INTEGER));
-  return blobs;
-}
-
-type ReadImage = VerifiedImage & { parsed: ImageManifest };
-
-function readImages(
-  inventory: Inventory,
-  blobs: ReadonlyMap<Digest, Extent>,
-  walk: ArchiveWalk,
-): Promise<ReadImage[]> {
-  return Promise.all(inventory.images.map((image) => readImage(image, inventory.platform, blobs, walk)));
-}
-
-async function readImage(
-  image: Inventory['images'][number],
-  platform: string,
-  blobs: ReadonlyMap<Digest, Extent>,
-  walk: ArchiveWalk,
-): Promise<ReadImage> {
-  const read = async (blob: Expected, what: string): Promise<Buffer> => {
-    const extent = blobs.get(blob.digest);
-    if (!extent || extent.size !== blob.size || blob.size > MAX_IMAGE_JSON_BYTES)
-      throw malformed(`${what} is missing or has another size`);
-    return demandBytes(await walk.content(extent), blob);
-  };
-  const manifestBytes = await read(image.manifest, `the manifest of image ${image.name}`);
-  const parsed = parseImageManifest(manifestBytes, `the manifest of image ${image.name}`, 'BUNDLE_MALFORMED');
-  // containerd believes the descriptor's type, classic engines the manifest: they must not be able to differ (CVE-2021-41190).
-  if (image.manifest.mediaType !== parsed.mediaType)
-    throw malformed(
-      `the manifest of image ${image.name} is ${parsed.mediaType}, its descriptor says another type`,
-    );
-  const configBytes = await read(parsed.config, `the config of image ${image.name}`);
-  const config = parseImageConfig(configBytes, `the config of image ${image.name}`, 'BUNDLE_MALFORMED');
-  if (`${config.os}/${config.architecture}` !== platform)
-    throw malformed(
-      `image ${image.name} is for ${config.os}/${config.architecture}, the bundle for ${platform}`,
-    );
-  if (config.diffIds.length !== parsed.layers.length)
-    throw malformed(
-      `image ${image.name} has ${parsed.layers.length} layers, but its config lists ${config.diffIds.length}`,
-    );
-  const { name, ref, manifest } = image;
-  return {
-    name,
-    ref,
-    manifest,
-    manifestBytes,
-    config: parsed.config,
-    configBytes,
-    layers: parsed.layers,
-    diffIds: config.diffIds,
-    parsed,
-  };
-}
-
-/** Documents and blobs must be exactly the ones that follow from the inventory. */
-function checkLayout(
-  layout: Layout,
-  documents: ReadonlyMap<DocumentName, Buffer>,
-  sums: Sums,
-  blobs: ReadonlyMap<Digest, Extent>,
-): void {
-  for (const [name, bytes] of layout.documents) {
-    if (!documents.get(name)!.equals(bytes)) throw malformed(`${name} does not follow from bundle.json`);
-  }
-  const expected = [...layout.meta, ...layout.content];
-  if (expected.length !== sums.blobs.length)
-    throw malformed(`it lists ${sums.blobs.length} blobs, its inventory needs ${expected.length}`);
-  for (const [i, { digest, size }] of expected.entries()) {
-    if (sums.blobs[i] !== digest)
-      throw malformed(`blob ${i + 1} of SHA256SUMS is not the one that follows from bundle.json`);
-    if (blobs.get(digest)!.size !== size)
-      throw malformed(`${digest} is ${blobs.get(digest)!.size} bytes, its descriptor says ${size}`);
-  }
-}
-
-/** The blobs that we write ourselves are compared here, because the installer, which needs none of them, reads none. */
-async function checkGenerated(
-  layout: Layout,
-  blobs: ReadonlyMap<Digest, Extent>,
-  walk: ArchiveWalk,
-): Promise<void> {
-  for (const [digest, bytes] of layout.generated) {
-    demandBytes(await walk.content(blobs.get(digest)!), { digest, size: bytes.length });
-  }
-}
-
-function demandBytes(bytes: Buffer, expected: Expected): Buffer {
-  demandDigest(digestOf(bytes), expected);
-  return bytes;
-}
-
-function demandDigest(found: Digest, expected: Expected): void {
-  if (found !== expected.digest)
-    throw mismatch([
-      ['signed', expected.digest],
-      ['found', found],
-    ]);
-}
-
-function mismatch(details: (readonly [string, string])[]): SealiftError {
-  return new SealiftError('CONTENT_MISMATCH', 'a blob of the bundle is not what was signed', {
-    details,
-    hint: 'do not use this copy: carry the bundle again',
-  });
 }
 
 function contentMismatch(bad: readonly Digest[], inventory: Inventory): SealiftError {
@@ -361,8 +159,3 @@ function contentMismatch(bad: readonly Digest[], inventory: Inventory): SealiftE
     },
   );
 }
-
-const malformed = (why: string): SealiftError =>
-  new SealiftError('BUNDLE_MALFORMED', `the bundle is malformed: ${why}`, {
-    hint: 'damaged, tampered with, or written by another program: do not use this copy',
-  });

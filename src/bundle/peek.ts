@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { digestOf, type Digest } from '../store/digest.ts';
 import { ArchiveWalk, readHead } from './archive.ts';
-import { parseInventory, type Inventory } from './inventory.ts';
-import { readDocuments } from './open.ts';
+import type { Inventory } from './inventory.ts';
 import { FileSource } from './source.ts';
-import { parseSums } from './sums.ts';
+import { readInventory } from './structure.ts';
 
 /** What a bundle says of itself. Nobody has vouched for any of it. */
 export interface UnverifiedBundle {
@@ -26,8 +25,7 @@ export async function peekBundle(path: string): Promise<UnverifiedBundle> {
   try {
     const walk = new ArchiveWalk(source);
     const { sums, slots } = await readHead(source, walk);
-    const documents = await readDocuments(walk, parseSums(sums));
-    const inventory = parseInventory(documents.get('bundle.json')!);
+    const { documents, inventory } = await readInventory(walk, sums);
     return {
       digest: digestOf(sums),
       size: source.size,

@@ -30,6 +30,11 @@ export interface Result {
   text: readonly Line[];
   /** Exit status of a command that ends well but not with 0. */
   exit?: number;
+  /**
+   * Why the command failed, when it has a result all the same, such as the evidence up to the failure. It is reported
+   * like any error, and its code sets the exit status.
+   */
+  problem?: SealiftError;
 }
 
 export interface CommandSpec<O> {

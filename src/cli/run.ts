@@ -35,9 +35,12 @@ export async function runCli(
     globals = invocation.globals;
     out = new Output(host.stdout, host.stderr, colorOf(globals.color, host));
     const result = await perform(invocation, commands, out, host);
-    if (globals.json) out.json({ schema: result.schema, ...result.data });
+    const { problem } = result;
+    const failed = problem === undefined ? {} : { problem: problemOf(problem) };
+    if (globals.json) out.json({ schema: result.schema, ...result.data, ...failed });
     else out.result(result.text);
-    exit = result.exit ?? 0;
+    if (problem !== undefined) reportError(problem, out, globals.debug);
+    exit = problem === undefined ? (result.exit ?? 0) : exitOf(problem, host.signal);
   } catch (thrown) {
     const error = asFailure(thrown, host.signal);
     if (globals.json) out.json({ schema: 'sealift/error/v1', problem: problemOf(error) });

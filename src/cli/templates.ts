@@ -14,6 +14,15 @@ signers:
       -----END PUBLIC KEY-----
     # notBefore: 2027-01-01T00:00:00Z
     # notAfter: 2028-01-01T00:00:00Z
+  # - name: ci                 # signs without a key of its own: a certificate of Fulcio for this very subject
+  #   identity:
+  #     subject: https://ci.example.org/group/project/build.yml@refs/heads/main
+  #     issuer: https://issuer.example.org
+# sigstore:                    # needed for identities: the text of trusted_root.json, indented
+#   trustedRoot: |
+#     { "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1", ... }
+# channel: stable              # only bundles of this channel are taken
+# names: [qwen3-coder]         # only bundles of these names are taken
 # revoked:
 #   keys: [sha256:<fingerprint of a key>]
 #   bundles: [sha256:<digest of a bundle>]

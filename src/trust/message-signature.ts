@@ -10,6 +10,7 @@ import {
   bundleFromJSON,
   bundleToJSON,
   toMessageSignatureBundle,
+  type Bundle,
 } from '@sigstore/bundle';
 import { HashAlgorithm } from '@sigstore/protobuf-specs';
 import { keyHint } from './keys.ts';
@@ -17,13 +18,15 @@ import { keyHint } from './keys.ts';
 export interface MessageSignature {
   /**
    * Names the key; chosen by whoever wrote it, so good for finding a key and for nothing else. Undefined when
-   * the signature comes with a certificate: well-formed, but by nobody whom a policy can name.
+   * the signature comes with a certificate instead.
    */
   hint: string | undefined;
   /** What the writer says was signed. Only the signature proves it. */
   claimedDigest: Buffer;
   /** DER ECDSA. Malleable: (r, n - s) verifies too, so these bytes never identify a signature. */
   signature: Buffer;
+  /** All of it, for identity.ts: certificate, log entries, timestamps. */
+  bundle: Bundle;
 }
 
 /** One line of JSON for a signature over `sums` by `key`. */
@@ -54,22 +57,22 @@ export function readMessageSignature(json: unknown): MessageSignature {
   if (messageDigest.algorithm !== HashAlgorithm.SHA2_256) throw new Error('its digest is not SHA2_256');
   const material = verificationMaterial.content;
   const hint = material.$case === 'publicKey' ? material.publicKey.hint : undefined;
-  return { hint, claimedDigest: messageDigest.digest, signature };
+  return { hint, claimedDigest: messageDigest.digest, signature, bundle };
 }
 
 /**
- * True when `signature` is by `key` over `sums`, with SHA-256. This is node:crypto and not @sigstore/verify's
+ * True when `signature` is by `key` over `signed`, with SHA-256. This is node:crypto and not @sigstore/verify's
  * Verifier: for a bare key that library comes down to this one call, but takes the hash algorithm from the
- * bundle under test, ignores the claimed digest, and turns every exception into "false". Certificates and
- * transparency logs, where it does real work, are not accepted here.
+ * bundle under test, ignores the claimed digest, and turns every exception into "false". It is asked about
+ * certificates and logs, where it does real work (identity.ts), and even then this has to be true as well.
  */
 export function isSignedBy(
   key: KeyObject,
-  sums: Uint8Array,
-  { claimedDigest, signature }: MessageSignature,
+  signed: Uint8Array,
+  { claimedDigest, signature }: Pick<MessageSignature, 'claimedDigest' | 'signature'>,
 ): boolean {
-  if (!createHash('sha256').update(sums).digest().equals(claimedDigest)) return false;
-  return verify('sha256', sums, { key, dsaEncoding: 'der' }, signature);
+  if (!createHash('sha256').update(signed).digest().equals(claimedDigest)) return false;
+  return verify('sha256', signed, { key, dsaEncoding: 'der' }, signature);
 }
 
 /** Lists and objects that some writers leave out when they are empty. No other name may stand there, not even empty. */

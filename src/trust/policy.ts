@@ -7,17 +7,22 @@ import { createHash, type KeyObject } from 'node:crypto';
 import { z } from 'zod';
 import { readDocument } from '../document.ts';
 import { SealiftError } from '../errors.ts';
+import { printable } from '../text.ts';
+import { parseTrustedRoot, type Identity, type SigstoreTrust } from './identity.ts';
 import { fingerprint, loadPublicKey, type Fingerprint } from './keys.ts';
 import { SLOT_COUNT } from './slots.ts';
 
 /** `sha256:` and 64 hex digits: a digest of the store or a key's fingerprint. */
-type Sha256 = `sha256:${string}`;
+export type Sha256 = `sha256:${string}`;
 
+/** One person or machine. A key and an identity are two ways to sign, and still one signer. */
 export interface TrustedSigner {
   name: string;
-  publicKey: KeyObject;
-  fingerprint: Fingerprint;
-  /** First and last moment at which a signature of this key is accepted, by the clock given to the verifier. */
+  publicKey?: KeyObject;
+  /** Of `publicKey`. */
+  fingerprint?: Fingerprint;
+  identity?: Identity;
+  /** First and last moment at which a signature of this signer is accepted, by the clock given to the verifier. */
   notBefore?: Date;
   notAfter?: Date;
 }
@@ -27,6 +32,12 @@ export interface TrustPolicy {
   /** How many different signers must have signed. */
   threshold: number;
   signers: readonly TrustedSigner[];
+  /** Judges certificates; there when the policy holds a trusted root. */
+  sigstore?: SigstoreTrust;
+  /** The only channel whose bundles this host takes; any when undefined. */
+  channel?: string;
+  /** The only bundles that this host takes, by name; any when undefined. */
+  names?: ReadonlySet<string>;
   revokedKeys: ReadonlySet<string>;
   revokedBundles: ReadonlySet<string>;
   /** Lowest version that may be installed, by bundle name. */
@@ -61,13 +72,24 @@ const SignerName = z
   .string()
   .regex(/^[^\p{C}\p{Zl}\p{Zp}]{1,128}$/u, 'expected 1 to 128 printable characters');
 
+// Compared byte for byte with what a certificate holds, so nothing in it may only look like something else.
+const IdentityText = z
+  .string()
+  .max(1024)
+  .regex(
+    /^[\x21-\x7e]+$/,
+    'expected printable ASCII without spaces, exactly as it stands in the certificate',
+  );
+
 const SignerEntry = z
   .strictObject({
     name: SignerName,
-    publicKey: PublicKey,
+    publicKey: PublicKey.optional(),
+    identity: z.strictObject({ subject: IdentityText, issuer: IdentityText }).optional(),
     notBefore: Instant.optional(),
     notAfter: Instant.optional(),
   })
+  .refine((s) => s.publicKey ?? s.identity, { error: 'expected a publicKey or an identity' })
   .refine((s) => !s.notBefore || !s.notAfter || s.notBefore < s.notAfter, {
     error: 'notAfter must be later than notBefore',
     path: ['notAfter'],
@@ -75,7 +97,18 @@ const SignerEntry = z
 
 const NAME = /^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$/;
 const VERSION = /^(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$/;
+const BundleName = z.string().regex(NAME, 'expected the name of a bundle');
 const MinVersion = z.string().regex(VERSION, "expected a semantic version such as '1.4.0'");
+
+const TrustedRootText = z.string().transform((text, context) => {
+  try {
+    return parseTrustedRoot(text);
+  } catch (thrown) {
+    const why = thrown instanceof Error ? printable(thrown.message, 160) : 'it cannot be read';
+    context.addIssue(`expected the text of a trusted_root.json: ${why}`);
+    return z.NEVER;
+  }
+});
 
 const PolicyDocument = z
   .strictObject({
@@ -84,49 +117,54 @@ const PolicyDocument = z
     version: z.number().int().min(1).max(Number.MAX_SAFE_INTEGER),
     threshold: z.number().int().min(1).max(SLOT_COUNT),
     signers: z.array(SignerEntry).min(1).max(MAX_SIGNERS),
+    sigstore: z.strictObject({ trustedRoot: TrustedRootText }).optional(),
+    channel: z.string().regex(NAME, "expected the name of a channel, such as 'stable'").optional(),
+    names: z.array(BundleName).min(1).max(1024).optional(),
     revoked: z
       .strictObject({ keys: z.array(Sha256Text).default([]), bundles: z.array(Sha256Text).default([]) })
       .default({ keys: [], bundles: [] }),
-    bundles: z
-      .record(
-        z.string().regex(NAME, 'expected the name of a bundle'),
-        z.strictObject({ minVersion: MinVersion }),
-      )
-      .default({}),
+    bundles: z.record(BundleName, z.strictObject({ minVersion: MinVersion })).default({}),
   })
   .superRefine((policy, context) => {
-    for (const { index, message, field } of repeatedSigners(policy.signers)) {
-      context.addIssue({ code: 'custom', path: ['signers', index, field], message });
+    const report = (path: PropertyKey[], message: string): void =>
+      context.addIssue({ code: 'custom', path, message });
+    for (const { index, message, field } of repeatedSigners(policy.signers))
+      report(['signers', index, field], message);
+    for (const [index, { identity }] of policy.signers.entries()) {
+      if (identity && !policy.sigstore)
+        report(['signers', index, 'identity'], 'certificates need sigstore.trustedRoot in the same policy');
     }
-    if (policy.threshold > policy.signers.length) {
-      const message = `expected at most ${policy.signers.length}, the number of signers`;
-      context.addIssue({ code: 'custom', path: ['threshold'], message });
-    }
+    if (policy.threshold > policy.signers.length)
+      report(['threshold'], `expected at most ${policy.signers.length}, the number of signers`);
   });
 type PolicyDocument = z.infer<typeof PolicyDocument>;
 
-/** Signers that repeat an earlier key, which would be a threshold that one person meets alone, or its name. */
+/** What makes two signers one. A second one would be a threshold that one person meets alone. */
+const MARKS = {
+  name: ({ name }: SignerEntry): string => name,
+  publicKey: ({ publicKey }: SignerEntry): string | undefined => publicKey && fingerprint(publicKey),
+  identity: ({ identity }: SignerEntry): string | undefined =>
+    identity && `${identity.subject} ${identity.issuer}`,
+};
+type SignerEntry = PolicyDocument['signers'][number];
+
+/** Signers that repeat the name, key or identity of an earlier one. */
 function repeatedSigners(
-  signers: PolicyDocument['signers'],
+  signers: readonly SignerEntry[],
 ): { index: number; field: string; message: string }[] {
-  const names = new Set<string>();
-  const keys = new Map<string, string>();
-  return signers.flatMap(({ name, publicKey }, index) => {
-    const key = fingerprint(publicKey);
-    const owner = keys.get(key);
-    const repeats = [
-      ...(owner === undefined
-        ? []
-        : [{ index, field: 'publicKey', message: `the same key as that of '${owner}'` }]),
-      ...(names.has(name)
-        ? [{ index, field: 'name', message: `a second signer with the name '${name}'` }]
-        : []),
-    ];
-    keys.set(key, owner ?? name);
-    names.add(name);
-    return repeats;
+  return Object.entries(MARKS).flatMap(([field, markOf]) => {
+    const marks = signers.map(markOf);
+    return marks.flatMap((mark, index) => {
+      const first = marks.indexOf(mark);
+      if (mark === undefined || first === index) return [];
+      const owner = signers[first]?.name;
+      const what = field === 'name' ? 'a second signer with the name' : `the same ${WORDS[field]} as that of`;
+      return [{ index, field, message: `${what} '${owner}'` }];
+    });
   });
 }
+
+const WORDS: Readonly<Record<string, string>> = { publicKey: 'key', identity: 'identity' };
 
 /**
  * Reads a trust policy.
@@ -139,6 +177,9 @@ export function parseTrustPolicy(text: string, file: string): TrustPolicy {
     version: document.version,
     threshold: document.threshold,
     signers: document.signers.map(toSigner),
+    ...(document.sigstore && { sigstore: document.sigstore.trustedRoot }),
+    ...(document.channel !== undefined && { channel: document.channel }),
+    ...(document.names && { names: new Set(document.names) }),
     revokedKeys: new Set(document.revoked.keys),
     revokedBundles: new Set(document.revoked.bundles),
     minVersions: new Map(Object.entries(document.bundles).map(([name, rule]) => [name, rule.minVersion])),
@@ -146,102 +187,12 @@ export function parseTrustPolicy(text: string, file: string): TrustPolicy {
   };
 }
 
-function toSigner({
-  name,
-  publicKey,
-  notBefore,
-  notAfter,
-}: PolicyDocument['signers'][number]): TrustedSigner {
+function toSigner({ name, publicKey, identity, notBefore, notAfter }: SignerEntry): TrustedSigner {
   return {
     name,
-    publicKey,
-    fingerprint: fingerprint(publicKey),
+    ...(publicKey && { publicKey, fingerprint: fingerprint(publicKey) }),
+    ...(identity && { identity }),
     ...(notBefore && { notBefore }),
     ...(notAfter && { notAfter }),
   };
 }
-
-export interface Release {
-  version: string;
-  digest: Sha256;
-}
-
-/**
- * Judges a bundle whose signatures have been verified already.
- * @param installed what stands on this host under the same name. The caller leaves it out when a person has
- *   asked for a downgrade; revocation and the policy's minimum hold even then
- * @throws {SealiftError} BUNDLE_REVOKED, VERSION_REFUSED
- */
-export function checkPolicy(
-  subject: Release & { name: string },
-  policy: TrustPolicy,
-  installed: Release | undefined,
-): void {
-  const { name, version, digest } = subject;
-  if (policy.revokedBundles.has(digest)) {
-    throw new SealiftError('BUNDLE_REVOKED', `${name} ${version} is revoked`, {
-      details: [['bundle', digest]],
-    });
-  }
-  const minimum = policy.minVersions.get(name);
-  if (minimum !== undefined && compareVersions(version, minimum) < 0) {
-    throw new SealiftError(
-      'VERSION_REFUSED',
-      `${name} ${version} is older than ${minimum}, which the policy asks for`,
-    );
-  }
-  if (installed !== undefined) checkUpgrade(subject, installed);
-}
-
-function checkUpgrade({ name, version, digest }: Release & { name: string }, installed: Release): void {
-  const order = compareVersions(version, installed.version);
-  if (order > 0 || (order === 0 && digest === installed.digest)) return;
-  const message =
-    order === 0
-      ? `${name} ${version} is installed already, with other content`
-      : `${name} ${version} is older than ${installed.version}, which is installed`;
-  throw new SealiftError('VERSION_REFUSED', message, {
-    details: [
-      ['installed', `${installed.version} ${installed.digest}`],
-      ['bundle', `${version} ${digest}`],
-    ],
-  });
-}
-
-/** Semantic Versioning 2.0.0 precedence (§11): negative when `a` comes before `b`. Build metadata is ignored. */
-export function compareVersions(a: string, b: string): number {
-  const [left, right] = [parseVersion(a), parseVersion(b)];
-  const core = compareLists(left.core, right.core);
-  if (core !== 0) return core;
-  // A version without pre-release identifiers comes after every one that has some.
-  if (left.pre.length === 0 || right.pre.length === 0) return right.pre.length - left.pre.length;
-  return compareLists(left.pre, right.pre);
-}
-
-function parseVersion(text: string): { core: string[]; pre: string[] } {
-  const [version = ''] = text.split('+', 1);
-  const dash = version.indexOf('-');
-  if (dash < 0) return { core: version.split('.'), pre: [] };
-  return { core: version.slice(0, dash).split('.'), pre: version.slice(dash + 1).split('.') };
-}
-
-/** Identifier by identifier; the longer list comes after the shorter one that it begins with. */
-function compareLists(a: readonly string[], b: readonly string[]): number {
-  for (let i = 0; i < Math.min(a.length, b.length); i++) {
-    const order = compareIdentifiers(a[i] ?? '', b[i] ?? '');
-    if (order !== 0) return order;
-  }
-  return a.length - b.length;
-}
-
-/** Numbers by value, of any length (2^53 is not a limit for them), before words; words by code unit. */
-function compareIdentifiers(a: string, b: string): number {
-  const numeric = isNumber(a);
-  if (numeric !== isNumber(b)) return numeric ? -1 : 1;
-  const [left, right] = numeric ? [withoutZeros(a), withoutZeros(b)] : [a, b];
-  if (numeric && left.length !== right.length) return left.length - right.length;
-  return left < right ? -1 : left > right ? 1 : 0;
-}
-
-const isNumber = (text: string): boolean => /^\d+$/.test(text);
-const withoutZeros = (digits: string): string => digits.replace(/^0+(?=\d)/, '');

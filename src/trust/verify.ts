@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The verdict over a bundle's signatures: bytes in, verdict out, no I/O. Distinct trusted keys are counted, by
- * the fingerprint of the key in the policy; never hints, slots or signature bytes (THREATS.md T3, T4).
+ * The verdict over signatures: bytes in, verdict out, no I/O. What is counted are different signers of the policy
+ * with different keys; never hints, slots, certificates or signature bytes (THREATS.md T3, T4).
  */
-import { SealiftError, type ErrorCode } from '../errors.ts';
-import { fingerprint, keyHint } from './keys.ts';
+import { printable } from '../text.ts';
+import type { Identity } from './identity.ts';
+import { fingerprint, keyHint, type Fingerprint } from './keys.ts';
 import { isSignedBy, readMessageSignature, type MessageSignature } from './message-signature.ts';
 import type { TrustedSigner, TrustPolicy } from './policy.ts';
-import { printable } from '../text.ts';
+import { refusal } from './refusal.ts';
 import { decodeSlot } from './slots.ts';
 
 /** Longest piece of a slot that is shown, in code points. */
@@ -18,12 +19,18 @@ export interface AcceptedSignature {
   slot: number;
   /** Name that the policy gives the signer. */
   signer: string;
-  fingerprint: string;
+  /** Of the key that made the signature; for an identity that of its certificate, which is used once. */
+  fingerprint: Fingerprint;
+  /** Whom the certificate names, for a signature by an identity. */
+  identity?: Identity;
+  /** The latest moment that a log or timestamp authority vouches for, for a signature by an identity. */
+  signedAt?: Date;
 }
 
 export type RejectionReason =
   | 'malformed'
   | 'unknown-key'
+  | 'unknown-identity'
   | 'bad-signature'
   | 'revoked'
   | 'expired'
@@ -45,29 +52,29 @@ export interface Verdict {
 }
 
 interface Court {
-  sums: Uint8Array;
+  signed: Uint8Array;
   policy: TrustPolicy;
   now: Date;
-  signers: ReadonlyMap<string, TrustedSigner>;
+  keys: ReadonlyMap<string, TrustedSigner>;
 }
 
 /**
- * Judges every slot and returns the verdict when enough different trusted signers have signed `sums`. Slots
- * that are rejected do not spoil a threshold that others meet: anyone who holds the media can write a slot.
- * @param sums the bytes of SHA256SUMS
+ * Judges every slot. Slots that are rejected do not spoil a threshold that others meet: anyone who holds the media
+ * can write a slot. Whether it is met is for `demandThreshold`.
+ * @param signed the bytes that must have been signed: SHA256SUMS, or a new trust policy
+ * @param slots of SLOT_BYTES each, in any number
  * @param now the time against which validity windows are held
- * @throws {SealiftError} NOT_SIGNED, BAD_SIGNATURE, UNTRUSTED_SIGNER, SIGNER_REVOKED, SIGNER_EXPIRED or
- *   THRESHOLD_NOT_MET; its details list the finding for each slot and the keys that would count
  */
-export function verifySignatures(
-  sums: Uint8Array,
+export function judgeSignatures(
+  signed: Uint8Array,
   slots: readonly Uint8Array[],
   policy: TrustPolicy,
   now: Date,
 ): Verdict {
   // A Map, so that a hint like `__proto__` finds nothing.
-  const signers = new Map(policy.signers.map((signer) => [keyHint(signer.publicKey), signer]));
-  const court: Court = { sums, policy, now, signers };
+  const keys = new Map<string, TrustedSigner>();
+  for (const signer of policy.signers) if (signer.publicKey) keys.set(keyHint(signer.publicKey), signer);
+  const court: Court = { signed, policy, now, keys };
   const verdict: Verdict = {
     accepted: [],
     rejected: [],
@@ -75,8 +82,29 @@ export function verifySignatures(
     policyVersion: policy.version,
   };
   for (const [slot, bytes] of slots.entries()) record(verdict, judgeSlot(court, bytes, slot));
+  return verdict;
+}
+
+/**
+ * @param what was signed, as the subject of a sentence: `the bundle`
+ * @throws {SealiftError} NOT_SIGNED, BAD_SIGNATURE, UNTRUSTED_SIGNER, SIGNER_REVOKED, SIGNER_EXPIRED or
+ *   THRESHOLD_NOT_MET; its details list the finding for each slot and the signers that would count
+ */
+export function demandThreshold(verdict: Verdict, policy: TrustPolicy, what = 'the bundle'): void {
   // Negated, so that a threshold that is no number (a policy not made by parseTrustPolicy) refuses.
-  if (!(verdict.accepted.length >= Math.max(1, policy.threshold))) throw refusal(verdict, policy);
+  if (!(verdict.accepted.length >= Math.max(1, policy.threshold))) throw refusal(verdict, policy, what);
+}
+
+/** Both of the above: the verdict, when enough different trusted signers have signed. */
+export function verifySignatures(
+  signed: Uint8Array,
+  slots: readonly Uint8Array[],
+  policy: TrustPolicy,
+  now: Date,
+  what?: string,
+): Verdict {
+  const verdict = judgeSignatures(signed, slots, policy, now);
+  demandThreshold(verdict, policy, what);
   return verdict;
 }
 
@@ -88,50 +116,56 @@ function record(verdict: Verdict, finding: Finding): void {
     verdict.rejected.push(finding);
     return;
   }
-  const earlier = verdict.accepted.find((accepted) => accepted.fingerprint === finding.fingerprint);
+  // By either: one signer may have a key and an identity, and one key may stand in a certificate as well.
+  const earlier = verdict.accepted.find(
+    (a) => a.signer === finding.signer || a.fingerprint === finding.fingerprint,
+  );
   if (earlier === undefined) {
     verdict.accepted.push(finding);
     return;
   }
-  const detail = `${finding.signer} has signed in slot ${earlier.slot} already, and counts once`;
+  const who = earlier.signer === finding.signer ? finding.signer : `the key of ${earlier.signer}`;
+  const detail = `${printable(who)} has signed in slot ${earlier.slot} already, and counts once`;
   verdict.rejected.push(reject(finding.slot, 'duplicate-signer', detail));
 }
 
-/** Undefined for an empty slot. Whatever goes wrong while a slot is judged rejects that slot. */
+/** Undefined for an empty slot. Whatever goes wrong while a slot is judged rejects that slot (THREATS.md G4). */
 function judgeSlot(court: Court, bytes: Uint8Array, slot: number): Finding {
   try {
     const content = decodeSlot(bytes);
     if (content.kind === 'empty') return undefined;
     if (content.kind === 'malformed') return reject(slot, 'malformed', content.reason);
-    return judgeSignature(court, readMessageSignature(content.json), slot);
+    const signature = readMessageSignature(content.json);
+    return signature.hint === undefined
+      ? judgeIdentity(court, signature, slot)
+      : judgeKey(court, signature, signature.hint, slot);
   } catch (thrown) {
-    const text = thrown instanceof Error ? thrown.message : String(thrown);
-    return reject(slot, 'malformed', `not a signature of the expected form: ${printable(text, MAX_SHOWN)}`);
+    return reject(slot, 'malformed', `not a signature of the expected form: ${textOf(thrown)}`);
   }
 }
 
-function judgeSignature(court: Court, signature: MessageSignature, slot: number): Finding {
-  const signer = signature.hint === undefined ? undefined : court.signers.get(signature.hint);
-  if (signer === undefined) return judgeStranger(court.policy, signature, slot);
+const textOf = (thrown: unknown): string =>
+  printable(thrown instanceof Error ? thrown.message : String(thrown), MAX_SHOWN);
+
+function judgeKey(court: Court, signature: MessageSignature, hint: string, slot: number): Finding {
+  const signer = court.keys.get(hint);
+  if (!signer?.publicKey) return judgeStranger(court.policy, hint, slot);
   // Computed from the key, and not taken from the policy object's own field: this is what is counted.
   const print = fingerprint(signer.publicKey);
   const who = `${signer.name} (${print})`;
   // First of all, since a slot only claims a key until its signature has been verified.
-  if (!isSignedBy(signer.publicKey, court.sums, signature)) {
+  if (!isSignedBy(signer.publicKey, court.signed, signature)) {
     return reject(
       slot,
       'bad-signature',
       `does not fit: damaged, or made over other content; it names ${who}`,
     );
   }
-  if (court.policy.revokedKeys.has(print)) return reject(slot, 'revoked', `${who} is revoked`);
-  return judgeTime(court.now, signer, who, slot) ?? { slot, signer: signer.name, fingerprint: print };
+  return judgeSigner(court, signer, who, { slot, signer: signer.name, fingerprint: print });
 }
 
 /** A key that is not among the signers; it may have been, before it was revoked and taken out. */
-function judgeStranger(policy: TrustPolicy, { hint }: MessageSignature, slot: number): RejectedSignature {
-  if (hint === undefined)
-    return reject(slot, 'unknown-key', 'made with a certificate; the policy trusts keys only');
+function judgeStranger(policy: TrustPolicy, hint: string, slot: number): RejectedSignature {
   const named = hintAsFingerprint(hint);
   if (named === undefined) {
     return reject(
@@ -144,10 +178,42 @@ function judgeStranger(policy: TrustPolicy, { hint }: MessageSignature, slot: nu
   return reject(slot, 'unknown-key', `names ${named}, which is not a signer of the policy`);
 }
 
-function hintAsFingerprint(hint: string): string | undefined {
+/** What a key hint of ours or cosign's says as a fingerprint; undefined for any other text (FORMAT.md §3.2). */
+export function hintAsFingerprint(hint: string): Fingerprint | undefined {
   const bytes = Buffer.from(hint, 'base64');
   if (bytes.length !== 32 || bytes.toString('base64') !== hint) return undefined;
   return `sha256:${bytes.toString('hex')}`;
+}
+
+function judgeIdentity(court: Court, signature: MessageSignature, slot: number): Finding {
+  const { sigstore, signers } = court.policy;
+  if (sigstore === undefined)
+    return reject(slot, 'unknown-identity', 'made with a certificate; the policy trusts keys only');
+  let found;
+  try {
+    found = sigstore(signature.bundle, court.signed);
+    if (!isSignedBy(found.publicKey, court.signed, signature))
+      throw new Error('signature verification failed');
+  } catch (thrown) {
+    return reject(slot, 'bad-signature', `its certificate does not prove it: ${textOf(thrown)}`);
+  }
+  const { identity, publicKey, signedAt } = found;
+  const who = `${printable(identity.subject, MAX_SHOWN)} (by ${printable(identity.issuer, MAX_SHOWN)})`;
+  const signer = signers.find((s) => s.identity && sameIdentity(s.identity, identity));
+  if (signer === undefined)
+    return reject(slot, 'unknown-identity', `made by ${who}, which is not a signer of the policy`);
+  const accepted = { slot, signer: signer.name, fingerprint: fingerprint(publicKey), identity, signedAt };
+  return judgeSigner(court, signer, `${signer.name}, ${who}`, accepted);
+}
+
+/** Equality, and nothing else: a prefix, a pattern or another case is somebody else. */
+const sameIdentity = (a: Identity, b: Identity): boolean => a.subject === b.subject && a.issuer === b.issuer;
+
+/** What the policy says of a signer whose signature has been verified. */
+function judgeSigner(court: Court, signer: TrustedSigner, who: string, accepted: AcceptedSignature): Finding {
+  const { slot } = accepted;
+  if (court.policy.revokedKeys.has(accepted.fingerprint)) return reject(slot, 'revoked', `${who} is revoked`);
+  return judgeTime(court.now, signer, who, slot) ?? accepted;
 }
 
 /** Both comparisons are negated, so that a clock that gives no valid date refuses. */
@@ -172,82 +238,3 @@ const reject = (slot: number, reason: RejectionReason, detail: string): Rejected
   reason,
   detail,
 });
-
-interface Refusal {
-  code: ErrorCode;
-  message: string;
-  hint: string;
-}
-
-const NOT_SIGNED: Refusal = {
-  code: 'NOT_SIGNED',
-  message: 'the bundle is not signed: every signature slot is empty',
-  hint: 'ask the staging side to sign it with `sealift sign`',
-};
-
-/** When nothing was accepted, the first of these that any slot shows names the error; the strongest is first. */
-const REFUSALS: readonly (Refusal & { reasons: readonly RejectionReason[] })[] = [
-  {
-    reasons: ['revoked'],
-    code: 'SIGNER_REVOKED',
-    message: 'the bundle is signed with a key that the trust policy has revoked',
-    hint: 'do not install it; ask the staging side why, and for a bundle signed with another key',
-  },
-  {
-    reasons: ['expired', 'not-yet-valid'],
-    code: 'SIGNER_EXPIRED',
-    message: 'the bundle is signed, but outside the time in which the signer is trusted',
-    hint: "check this host's clock, then notBefore and notAfter in the trust policy",
-  },
-  {
-    reasons: ['unknown-key'],
-    code: 'UNTRUSTED_SIGNER',
-    message: 'the bundle is signed, but by nobody whom the trust policy names',
-    hint: 'compare the fingerprints with the signer by another way than the media before adding a key',
-  },
-  {
-    reasons: ['bad-signature', 'malformed'],
-    code: 'BAD_SIGNATURE',
-    message: 'the bundle has a signature, but it does not fit: damaged, or made over other content',
-    hint: 'carry the bundle again; if it still fails, it is not what was signed',
-  },
-];
-
-function refusal(verdict: Verdict, policy: TrustPolicy): SealiftError {
-  const { code, message, hint } = chooseRefusal(verdict);
-  const needed = `${policy.threshold} of the ${policy.signers.length} signers of policy version ${policy.version}`;
-  const trusted = policy.signers.map((s) => ['trusted', `${printable(s.name)} ${s.fingerprint}`] as const);
-  return new SealiftError(code, message, {
-    hint,
-    details: [...slotDetails(verdict), ['needed', needed], ...trusted],
-  });
-}
-
-function chooseRefusal({ accepted, rejected, threshold }: Verdict): Refusal {
-  if (accepted.length > 0) {
-    const message = `${accepted.length} trusted signer(s) have signed, and the trust policy asks for ${threshold}`;
-    return {
-      code: 'THRESHOLD_NOT_MET',
-      message,
-      hint: 'another signer adds a signature with `sealift sign`',
-    };
-  }
-  if (rejected.length === 0) return NOT_SIGNED;
-  const shown = new Set(rejected.map((r) => r.reason));
-  return (
-    REFUSALS.find(({ reasons }) => reasons.some((reason) => shown.has(reason))) ??
-    REFUSALS.at(-1) ??
-    NOT_SIGNED
-  );
-}
-
-/** What was found in each slot that is not empty, in the order of the slots. */
-function slotDetails({ accepted, rejected }: Verdict): (readonly [string, string])[] {
-  const findings = [
-    ...accepted.map((a) => ({ slot: a.slot, text: `accepted: ${printable(a.signer)} (${a.fingerprint})` })),
-    ...rejected.map((r) => ({ slot: r.slot, text: `${r.reason}: ${r.detail}` })),
-  ];
-  return findings
-    .toSorted((a, b) => a.slot - b.slot)
-    .map(({ slot, text }) => [`slot ${slot}`, text] as const);
-}

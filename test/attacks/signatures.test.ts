@@ -130,7 +130,7 @@ describe('a stranger', () => {
   });
 
   it('signs with a certificate of their own, and is unknown', () => {
-    expect(findingFor(certificateBundle())).toBe('unknown-key');
+    expect(findingFor(certificateBundle())).toBe('unknown-identity');
   });
 
   it('fills all other slots, and changes nothing', () => {

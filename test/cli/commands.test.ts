@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { ALL } from '../../src/cli/all.ts';
 import { parseManifest } from '../../src/build/manifest.ts';
+import { CHECKS } from '../../src/bundle/judge.ts';
 import { Given } from '../../src/cli/command.ts';
 import { sourceFlags, type SourceFlags } from '../../src/cli/sources.ts';
 import { documentOf, run, type Ran, type RunOptions } from './harness.ts';
@@ -24,10 +25,13 @@ async function ok(...argv: string[]): Promise<Ran> {
 async function fails(code: string, exit: number, ...argv: string[]): Promise<Ran> {
   const ran = await cli(argv);
   expect(ran.stderr).toContain(`code: ${code} `);
-  expect([ran.exit, ran.stdout]).toEqual([exit, '']);
+  // A verdict that refuses is a result, with its evidence; every other failure has none.
+  const verdict = /^(FAILED|REFUSED)/m.test(ran.stdout);
+  expect([ran.exit, verdict || ran.stdout === '']).toEqual([exit, true]);
   expect(documentOf(await cli([...argv, '--json']))).toMatchObject({
-    schema: 'sealift/error/v1',
+    schema: verdict ? 'sealift/verify/v1' : 'sealift/error/v1',
     problem: { code },
+    ...(verdict && { verified: false }),
   });
   return ran;
 }
@@ -314,9 +318,8 @@ describe('verify', () => {
   it('prints every check, who signed and what is in it', async () => {
     const { stdout } = await ok('verify', at('good.sealift.tar'), '--policy', await policyOf(1, 'ann'));
     expect(stdout).toMatch(/^ok +signatures +1 of 1/m);
-    for (const check of ['policy', 'structure', 'content'])
-      expect(stdout).toMatch(new RegExp(`^ok +${check} `, 'm'));
-    expect(stdout).toMatch(/^signed by +ann +sha256:[0-9a-f]{64}/m);
+    for (const check of CHECKS) expect(stdout).toMatch(new RegExp(`^ok +${check} `, 'm'));
+    expect(stdout).toMatch(/^ok +slot 0 +ann +sha256:[0-9a-f]{64}/m);
     expect(stdout).toMatch(/^model +tiny /m);
     expect(stdout.trimEnd().split('\n').at(-1)).toMatch(/^OK {2}tiny 1\.0\.0 {2}sha256:[0-9a-f]{64}/);
   });
@@ -333,14 +336,10 @@ describe('verify', () => {
   it('tells the failures apart, and shows what had held before', async () => {
     const policy = await policyOf(1, 'ann');
     const bundle = await readFile(at('good.sealift.tar'));
-    await fails(
-      'UNTRUSTED_SIGNER',
-      11,
-      'verify',
-      at('good.sealift.tar'),
-      '--policy',
-      await policyOf(1, 'eve'),
-    );
+    const eve = await policyOf(1, 'eve');
+    const { stdout } = await fails('UNTRUSTED_SIGNER', 11, 'verify', at('good.sealift.tar'), '--policy', eve);
+    expect(stdout).toMatch(/^warning +slot 0 +not counted: unknown-key/m);
+    expect(stdout.match(/^skipped /gm)).toHaveLength(CHECKS.length - 2);
     await fails(
       'THRESHOLD_NOT_MET',
       11,
@@ -358,7 +357,8 @@ describe('verify', () => {
     await handle.write(Buffer.from('X'), 0, 1, bundle.indexOf('weights weights') + 100_000);
     await handle.close();
     const ran = await fails('CONTENT_MISMATCH', 12, 'verify', at('bad.tar'), '--policy', policy);
-    expect(ran.stderr).toMatch(/^ok +signatures /m);
+    expect(ran.stdout).toMatch(/^ok +signatures /m);
+    expect(ran.stdout).toMatch(/^FAILED +content /m);
     expect(ran.stderr).toContain('model.safetensors');
     await fails('FILE_MISSING', 2, 'verify', at('nowhere.tar'), '--policy', policy);
   });

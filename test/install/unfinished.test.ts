@@ -47,7 +47,7 @@ async function killAfter(ms: number): Promise<boolean> {
   const policyText = `apiVersion: sealift.dev/v1\nkind: TrustPolicy\nversion: 1\nthreshold: 1\nsigners:\n${policy.signers
     .map(
       (s) =>
-        `  - name: ${s.name}\n    publicKey: |\n${s.publicKey.export({ type: 'spki', format: 'pem' }).trim().replace(/^/gm, '      ')}\n`,
+        `  - name: ${s.name}\n    publicKey: |\n${s.publicKey!.export({ type: 'spki', format: 'pem' }).trim().replace(/^/gm, '      ')}\n`,
     )
     .join('')}`;
   const child = spawn(

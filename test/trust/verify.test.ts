@@ -86,11 +86,11 @@ describe('the refusal', () => {
     const details = new Map(error.details.filter(([label]) => label !== 'trusted'));
     expect([...details.keys()]).toEqual(['slot 0', 'slot 2', 'slot 3', 'needed']);
     expect(details.get('slot 0')).toContain(`unknown-key: names ${fingerprint(mallory.publicKey)}`);
-    expect(details.get('slot 2')).toBe(`accepted: alice (${fingerprint(alice.publicKey)})`);
+    expect(details.get('slot 2')).toBe(`accepted: alice  ${fingerprint(alice.publicKey)}`);
     expect(details.get('slot 3')).toContain('revoked: bob');
     expect(details.get('needed')).toBe('2 of the 3 signers of policy version 3');
     const trusted = error.details.filter(([label]) => label === 'trusted').map(([, value]) => value);
-    expect(trusted).toEqual(policy.signers.map((s) => `${s.name} ${s.fingerprint}`));
+    expect(trusted).toEqual(policy.signers.map((s) => `${s.name}  ${s.fingerprint}`));
   });
 
   it('refuses under a policy object that asks for nothing', () => {

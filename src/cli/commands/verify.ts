@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 import { join } from 'node:path';
+import { CHECKS } from '../../bundle/judge.ts';
 import { openBundle, type VerifiedBundle } from '../../bundle/open.ts';
+import { asSealiftError, type SealiftError } from '../../errors.ts';
 import type { SealiftEvent } from '../../events.ts';
 import { command, type Result } from '../command.ts';
 import { contentLines } from '../contents.ts';
 import { homeFolder, type Io } from '../context.ts';
 import { checkLine } from '../evidence.ts';
 import { findBundle, readPolicy } from '../files.ts';
-import { count } from '../format.ts';
 import { formatBytes } from '../../text.ts';
-import { styled, table, type Line } from '../output.ts';
+import { styled, type Line } from '../output.ts';
 
 interface VerifyOptions {
   bundle: string;
@@ -23,7 +24,7 @@ export const verify = command<VerifyOptions>({
   name: 'verify',
   summary: "Check a bundle's signatures and every byte of it against a trust policy",
   about: [
-    'Checks, in this order: signatures and threshold, policy (revoked, expired, too old), the form of the archive, and then the content, every byte of it. It ends with 0 only when all of that held.',
+    'Checks, in this order: signatures and threshold, policy (revoked, expired, too old, not for this host), the form of the archive, and then the content, every byte of it. Each check is printed with its outcome, also when one fails. It ends with 0 only when all of them held.',
     'Who may sign comes from the trust policy alone, never from the bundle. To look into a bundle that nobody has vouched for, use `sealift inspect`.',
   ],
   positional: { name: 'BUNDLE', about: 'the bundle, or the folder that holds it', required: true },
@@ -48,48 +49,63 @@ async function runVerify(options: VerifyOptions, io: Io): Promise<Result> {
     if (event.type === 'check') checks.push(event);
     else io.emit(event);
   };
+  let bundle: VerifiedBundle | undefined;
   try {
-    const bundle = await openBundle(path, { policy, now: io.now(), emit });
-    try {
-      const content = await bundle.verifyContent({ emit, signal: io.signal });
-      const detail = `${count(content.blobs, 'blob')}, ${formatBytes(content.bytes)}, every byte as signed`;
-      checks.push({ type: 'check', name: 'content', outcome: 'ok', detail });
-      return verified(bundle, checks);
-    } finally {
-      await bundle.close();
-    }
-  } catch (error) {
-    // The error says what failed; this says what had held before.
-    for (const check of checks) io.out.note(checkLine(check.outcome, check.name, check.detail));
-    throw error;
+    bundle = await openBundle(path, { policy, now: io.now(), emit });
+    await bundle.verifyContent({ emit, signal: io.signal });
+    return verified(bundle, checks);
+  } catch (thrown) {
+    // Only what was judged is evidence; a defect or an interruption is no verdict.
+    const error = asSealiftError(thrown, `verifying ${path}`);
+    if (!checks.some(({ outcome }) => outcome === 'failed')) throw error;
+    return refused(path, checks, error);
+  } finally {
+    await bundle?.close();
   }
 }
 
+/** The whole list of checks, whatever became of them. */
+const checkLines = (checks: readonly Check[]): Line[] =>
+  checks.map((check) => checkLine(check.outcome, check.name, check.detail));
+
+const checkData = (checks: readonly Check[]): object[] =>
+  checks.map(({ name, outcome, detail }) => ({ name, outcome, detail }));
+
 function verified(bundle: VerifiedBundle, checks: readonly Check[]): Result {
-  const { inventory, verdict, digest, size } = bundle;
+  const { inventory, verdict, digest, size, path } = bundle;
+  const { name, version, channel } = inventory;
   return {
     schema: 'sealift/verify/v1',
     data: {
       verified: true,
-      bundle: { path: bundle.path, name: inventory.name, version: inventory.version, digest, size },
-      checks: checks.map(({ name, outcome, detail }) => ({ name, outcome, detail })),
+      bundle: { path, name, version, channel, digest, size },
+      checks: checkData(checks),
       signatures: verdict,
       inventory,
     },
     text: [
-      ...checks.map((check) => checkLine(check.outcome, check.name, check.detail)),
+      ...checkLines(checks),
       '',
-      ...signatureLines(bundle),
+      ...contentLines(inventory),
       '',
-      ...contentLines(bundle.inventory),
-      '',
-      [styled('green', 'OK'), `  ${inventory.name} ${inventory.version}  ${digest}  ${formatBytes(size)}`],
+      [styled('green', 'OK'), `  ${name} ${version}  ${digest}  ${formatBytes(size)}`],
     ],
   };
 }
 
-function signatureLines({ verdict }: VerifiedBundle): Line[] {
-  const accepted = verdict.accepted.map((s) => ['signed by', s.signer, s.fingerprint, `slot ${s.slot}`]);
-  const rejected = verdict.rejected.map((s) => ['not counted', s.reason, s.detail, `slot ${s.slot}`]);
-  return table([...accepted, ...rejected]);
+function refused(path: string, made: readonly Check[], problem: SealiftError): Result {
+  const left = CHECKS.filter((name) => made.every((check) => check.name !== name));
+  const skipped = left.map((name): Check => ({
+    type: 'check',
+    name,
+    outcome: 'skipped',
+    detail: 'not reached',
+  }));
+  const checks = [...made, ...skipped];
+  return {
+    schema: 'sealift/verify/v1',
+    data: { verified: false, bundle: { path }, checks: checkData(checks) },
+    text: [...checkLines(checks), '', [styled('red', 'REFUSED'), `  ${path}`]],
+    problem,
+  };
 }

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Signatures by an identity: a short-lived certificate that Fulcio gave to whoever proved to an OIDC issuer who they
+ * are, with an entry in Rekor and a timestamp, all judged offline against a trusted root that the policy holds
+ * (sigstore client spec, "Verification"). @sigstore/verify walks chains, logs and timestamps; what it leaves open is
+ * decided here: which names a certificate may have, what it may be used for, and that an identity is compared as a
+ * whole (the library's own comparison is an unanchored regular expression).
+ */
+import { X509Certificate, type KeyObject } from 'node:crypto';
+import type { Bundle } from '@sigstore/bundle';
+import { TrustedRoot } from '@sigstore/protobuf-specs';
+import { toSignedEntity, toTrustMaterial, Verifier } from '@sigstore/verify';
+import { parseJson } from '../json.ts';
+import { publicKeyOf } from './keys.ts';
+
+/** Who a certificate was given to, and by whose word. Compared by equality of both strings, never as a pattern. */
+export interface Identity {
+  /** The one subject alternative name: a URI, such as a CI workflow with its ref, or an e-mail address. */
+  subject: string;
+  /** URL of the OIDC issuer. */
+  issuer: string;
+}
+
+export interface IdentifiedSigner {
+  identity: Identity;
+  publicKey: KeyObject;
+  /** The latest moment that the log or a timestamp authority vouches for, whole or fractional seconds. */
+  signedAt: Date;
+}
+
+/** Judges signatures against one trusted root. */
+export type SigstoreTrust = (bundle: Bundle, bytes: Uint8Array) => IdentifiedSigner;
+
+/** Largest trusted_root.json, in bytes. That of the public instance takes about 7,000. */
+export const MAX_TRUSTED_ROOT_BYTES = 256 * 1024;
+
+/** id-kp-codeSigning (RFC 5280 §4.2.1.12): what Fulcio issues. The same authority may sign certificates for servers. */
+const CODE_SIGNING = '1.3.6.1.5.5.7.3.3';
+
+/** Issuer of the identity, in Fulcio's certificates: as a DER UTF8String, and formerly as bare text. */
+const FULCIO_ISSUER_V2 = '1.3.6.1.4.1.57264.1.8';
+const FULCIO_ISSUER_V1 = '1.3.6.1.4.1.57264.1.1';
+
+/**
+ * Reads a trusted_root.json (protobuf-specs `TrustedRoot`), as `cosign trusted-root create` writes it.
+ * @throws {Error} of any kind when it is not one, or lacks an authority that verification needs
+ */
+export function parseTrustedRoot(text: string): SigstoreTrust {
+  const json = parseJson(Buffer.from(text), 'the trusted root', 'POLICY_INVALID', MAX_TRUSTED_ROOT_BYTES);
+  const root = TrustedRoot.fromJSON(json);
+  const needed = {
+    certificateAuthorities: 'a certificate authority',
+    tlogs: 'a log',
+    ctlogs: 'a CT log',
+  } as const;
+  for (const [list, what] of Object.entries(needed))
+    if (root[list as keyof typeof needed].length === 0)
+      throw new Error(`the trusted root names not even ${what}`);
+  const noKeys = (): never => {
+    throw new Error('keys are not part of a trusted root');
+  };
+  const material = toTrustMaterial(root, noKeys);
+  if (material.certificateAuthorities.some(({ certChain }) => certChain.length === 0))
+    throw new Error('a certificate authority of the trusted root has no certificate');
+  // One of each, said out loud: a default of the library that changes must not change what is asked for.
+  const verifier = new Verifier(material, { tlogThreshold: 1, ctlogThreshold: 1, timestampThreshold: 1 });
+  return (bundle, bytes) => identify(verifier, bundle, bytes);
+}
+
+/** @throws {Error} of any kind; the text may quote the input */
+function identify(verifier: Verifier, bundle: Bundle, bytes: Uint8Array): IdentifiedSigner {
+  const entity = toSignedEntity(bundle, Buffer.from(bytes));
+  const { key, identity } = verifier.verify(entity);
+  const certificate = certificateOf(bundle);
+  if (!(certificate.keyUsage ?? []).includes(CODE_SIGNING))
+    throw new Error('the certificate is not for signing code');
+  return {
+    identity: {
+      subject: subjectOf(certificate, identity?.subjectAlternativeName),
+      issuer: issuerOf(identity),
+    },
+    publicKey: publicKeyOf(key, 'the certificate'),
+    signedAt: new Date(Math.max(...entity.timestamps.map(timeOf))),
+  };
+}
+
+function certificateOf({ verificationMaterial }: Bundle): X509Certificate {
+  const { content } = verificationMaterial;
+  if (content.$case !== 'certificate') throw new Error('it does not hold one certificate');
+  return new X509Certificate(content.certificate.rawBytes);
+}
+
+/**
+ * The library gives the first URI, else the first address, with the top bit of each byte dropped. Node's text has every
+ * name, so equality with it means: one name, printable ASCII, nothing that text could hide.
+ */
+function subjectOf(certificate: X509Certificate, first: string | undefined): string {
+  const all = certificate.subjectAltName;
+  if (first !== undefined && (all === `URI:${first}` || all === `email:${first}`)) return first;
+  throw new Error('the certificate does not have exactly one name that is a URI or an e-mail address');
+}
+
+type VerifiedIdentity = ReturnType<Verifier['verify']>['identity'];
+
+function issuerOf(identity: VerifiedIdentity): string {
+  const extension = (oid: string): Buffer | undefined =>
+    identity?.oids?.find(({ oid: found }) => found?.id.join('.') === oid)?.value;
+  const wrapped = extension(FULCIO_ISSUER_V2);
+  // A UTF8String (tag 0x0c) of less than 128 bytes has its length in one byte.
+  const isShort =
+    wrapped !== undefined && wrapped[0] === 0x0c && wrapped[1] === wrapped.length - 2 && wrapped.length < 130;
+  const bytes =
+    wrapped === undefined ? extension(FULCIO_ISSUER_V1) : isShort ? wrapped.subarray(2) : undefined;
+  const text = bytes?.toString('latin1') ?? '';
+  if (/^[\x21-\x7e]+$/.test(text)) return text;
+  throw new Error('the certificate does not name the issuer of its identity');
+}
+
+type SignedTime = ReturnType<typeof toSignedEntity>['timestamps'][number];
+
+/** Milliseconds since 1970. A log vouches for its time only in an inclusion promise; without one anybody may have written it. */
+function timeOf(time: SignedTime): number {
+  if (time.$case === 'timestamp-authority') return time.timestamp.signingTime.getTime();
+  return time.tlogEntry.inclusionPromise ? Number(time.tlogEntry.integratedTime) * 1000 : 0;
+}
