@@ -2,13 +2,13 @@
 /** Private keys: making and reading their files. Outside only: the enclave executable does not contain this file. */
 import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { SealiftError } from '../errors.ts';
+import { COSIGN_LABELS, openCosignKey } from './cosign-key.ts';
 import { fingerprint, pemLabels, requireP256, type Fingerprint } from './keys.ts';
 import { encryptPkcs8, isWholeSequence } from './pkcs8.ts';
 
 /** Longest passphrase, in UTF-8 bytes: OpenSSL's own limit, so a longer one would make a key that nobody opens. */
 const MAX_PASSPHRASE_BYTES = 1024;
 
-const COSIGN_LABELS = new Set(['ENCRYPTED SIGSTORE PRIVATE KEY', 'ENCRYPTED COSIGN PRIVATE KEY']);
 const PRIVATE_LABELS = new Set(['PRIVATE KEY', 'ENCRYPTED PRIVATE KEY', 'EC PRIVATE KEY']);
 
 /**
@@ -38,39 +38,33 @@ export function generateKeyPair(passphrase: string): {
 
 /** True when the file needs a passphrase, so that the caller knows whether to ask for one. */
 export function isEncryptedKey(pem: string): boolean {
-  return pemLabels(pem).includes('ENCRYPTED PRIVATE KEY') || /^Proc-Type: 4,ENCRYPTED/m.test(pem);
+  const encrypted = (label: string): boolean => label === 'ENCRYPTED PRIVATE KEY' || COSIGN_LABELS.has(label);
+  return pemLabels(pem).some(encrypted) || /^Proc-Type: 4,ENCRYPTED/m.test(pem);
 }
 
 /**
- * Reads a signing key: PKCS#8 PEM, encrypted or not, or SEC1 (`EC PRIVATE KEY`) PEM.
+ * Reads a signing key: PKCS#8 PEM, encrypted or not, SEC1 (`EC PRIVATE KEY`) PEM, or cosign's encrypted form.
  * @param passphrase undefined when none was given; not used for a key that is not encrypted
  * @throws {SealiftError} KEY_INVALID, WRONG_PASSPHRASE
  */
 export function loadPrivateKey(pem: string, passphrase: string | undefined, file: string): KeyObject {
-  requirePrivateLabel(pem, file);
+  const label = privateLabel(pem, file);
   const encrypted = isEncryptedKey(pem);
   if (encrypted && passphrase === undefined) {
     throw new SealiftError('WRONG_PASSPHRASE', `${file} is encrypted, and no passphrase was given`);
   }
-  const key = openPrivateKey(pem, encrypted ? passphrase : undefined, file);
+  const key = COSIGN_LABELS.has(label)
+    ? openCosignKey(pem, passphrase ?? '', file)
+    : openPrivateKey(pem, encrypted ? passphrase : undefined, file);
   requireP256(key, file);
   return key;
 }
 
-function requirePrivateLabel(pem: string, file: string): void {
+/** The label of the first block that holds a private key. */
+function privateLabel(pem: string, file: string): string {
   const labels = pemLabels(pem);
-  if (labels.some((label) => COSIGN_LABELS.has(label))) {
-    throw new SealiftError(
-      'KEY_INVALID',
-      `${file} is in cosign's own encrypted format, which sealift does not read`,
-      {
-        hint:
-          'sign SHA256SUMS with `cosign sign-blob` and attach the result; or share one key the other way round: ' +
-          '`sealift keygen`, then `openssl pkey -in release.key -out plain.key` and `cosign import-key-pair --key plain.key`',
-      },
-    );
-  }
-  if (labels.some((label) => PRIVATE_LABELS.has(label))) return;
+  const label = labels.find((found) => PRIVATE_LABELS.has(found) || COSIGN_LABELS.has(found));
+  if (label !== undefined) return label;
   const found = labels.length === 0 ? 'no PEM block' : 'no private key';
   throw new SealiftError('KEY_INVALID', `${file} holds ${found}; expected a private key in PKCS#8 PEM`);
 }

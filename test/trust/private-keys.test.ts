@@ -110,13 +110,4 @@ describe('loadPrivateKey', () => {
     });
     expect(found).toEqual(['ec secp384r1', 'ec secp256k1', 'ed25519', 'rsa']);
   });
-
-  it("does not read cosign's own format, and says what to do", () => {
-    for (const label of ['SIGSTORE', 'COSIGN']) {
-      const pem = `-----BEGIN ENCRYPTED ${label} PRIVATE KEY-----\neyJrZGYi\n-----END ENCRYPTED ${label} PRIVATE KEY-----\n`;
-      const error = refusalOf(() => load(pem, 'right'));
-      expect(error.code).toBe('KEY_INVALID');
-      expect(error.hint).toMatch(/cosign sign-blob/);
-    }
-  });
 });
