@@ -133,7 +133,7 @@ export const ERRORS = {
   KEY_INVALID: {
     exit: 2,
     about:
-      'The key file is not an ECDSA P-256 key in a form that sealift reads (PKCS#8 PEM, encrypted or not; SPKI PEM for public keys).',
+      'The key file is not an ECDSA P-256 key in a form that sealift reads (PKCS#8 PEM, encrypted or not, or as cosign encrypts it; SPKI PEM for public keys).',
   },
   WRONG_PASSPHRASE: { exit: 2, about: 'The passphrase does not open the key.' },
   ALREADY_SIGNED: {

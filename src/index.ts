@@ -9,7 +9,7 @@ export { openBundle, type OpenOptions, type VerifiedBundle } from './bundle/open
 export { ERRORS, EXIT_CODES, SealiftError, type ErrorCode } from './errors.ts';
 export type { Emit, SealiftEvent } from './events.ts';
 export { Store } from './store/store.ts';
-export { loadPrivateKey } from './trust/keys.ts';
 export { parseTrustPolicy, type TrustPolicy } from './trust/policy.ts';
-export { keySigner, type Signer } from './trust/sign.ts';
+export { loadPrivateKey } from './trust/private-keys.ts';
+export { keySigner, rawSigner, type Signer } from './trust/sign.ts';
 export { VERSION } from './version.ts';

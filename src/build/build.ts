@@ -7,7 +7,7 @@ import { planBundle, writeBundle, type BundlePlan } from '../bundle/write.ts';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import type { Digest } from '../store/digest.ts';
-import { signSums, type Signer } from '../trust/sign.ts';
+import type { Signer } from '../trust/sign.ts';
 import { SLOT_COUNT } from '../trust/slots.ts';
 import { claimStore } from './claim.ts';
 import { storeConfigs } from './configs.ts';
@@ -64,7 +64,7 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
   try {
     const plan = await gather(input, out, stale);
     const signatures: string[] = [];
-    for (const signer of signers) signatures.push(await signSums(plan.sums, signer));
+    for (const signer of signers) signatures.push(await signer.sign(plan.sums));
     emit({ type: 'stage', name: 'write', totalBytes: plan.size });
     await writeBundle(out, plan, signatures, store, { emit, ...(signal ? { signal } : {}) });
     return { path: out, digest: plan.digest, size: plan.size };

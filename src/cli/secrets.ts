@@ -2,7 +2,7 @@
 /** Passphrases and keys. They come from a file, a file descriptor or the terminal; never from argv or env. */
 import { createReadStream } from 'node:fs';
 import { asSealiftError, SealiftError } from '../errors.ts';
-import { isEncryptedKey, loadPrivateKey } from '../trust/keys.ts';
+import { isEncryptedKey, loadPrivateKey } from '../trust/private-keys.ts';
 import { keySigner, type Signer } from '../trust/sign.ts';
 import type { Given, OptionSpec } from './command.ts';
 import type { Io } from './context.ts';

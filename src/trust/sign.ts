@@ -5,11 +5,15 @@ import { SealiftError } from '../errors.ts';
 import { fingerprint, publicKeyOf } from './keys.ts';
 import { isSignedBy, readMessageSignature, writeMessageSignature } from './message-signature.ts';
 
-/** Anything that can sign: a key in memory, and whatever else returns a DER signature. */
+/** Whoever can sign: a key in memory, a device behind a command, a person or machine with a certificate. */
 export interface Signer {
-  readonly publicKey: KeyObject;
-  /** DER ECDSA signature over the SHA-256 of `bytes`. */
-  sign(bytes: Uint8Array): Promise<Uint8Array>;
+  /** Who that is, for output: the fingerprint of a key, or `identity (issuer)`. */
+  readonly name: string;
+  /**
+   * A Sigstore bundle v0.3 with a `messageSignature` over `bytes`, as one line of JSON without padding
+   * (FORMAT.md §3). The signer has verified it before it returns it.
+   */
+  sign(bytes: Uint8Array): Promise<string>;
 }
 
 /**
@@ -17,37 +21,44 @@ export interface Signer {
  * @throws {SealiftError} KEY_INVALID when the key is not ECDSA P-256
  */
 export function keySigner(privateKey: KeyObject): Signer {
-  return {
-    publicKey: publicKeyOf(privateKey, 'the signing key'),
-    sign: async (bytes) => sign('sha256', bytes, { key: privateKey, dsaEncoding: 'der' }),
-  };
+  return rawSigner(publicKeyOf(privateKey, 'the signing key'), async (bytes) =>
+    sign('sha256', bytes, { key: privateKey, dsaEncoding: 'der' }),
+  );
 }
 
 /**
- * Signs the bytes of `SHA256SUMS`; the result is one line of JSON without padding (FORMAT.md §3). What the
- * signer returned is read back and verified first, by the code that the enclave runs: a wrong key label or a
- * device that signs something else shows here, not on the far side of the air gap.
- * @throws {SealiftError} BAD_SIGNATURE when it does not verify, KEY_INVALID; and whatever the signer throws
+ * Signs with whatever returns a DER ECDSA signature over the SHA-256 of the bytes. What it returned is read back
+ * and verified first, by the code that the enclave runs: a wrong key label or a device that signs something else
+ * shows here, not on the far side of the air gap.
+ * @throws {SealiftError} KEY_INVALID when the key is not ECDSA P-256. `sign` throws BAD_SIGNATURE when what came
+ *   back does not verify, and whatever `makeSignature` throws
  */
-export async function signSums(sums: Uint8Array, signer: Signer): Promise<string> {
-  const key = publicKeyOf(signer.publicKey, 'the signer');
-  const json = writeMessageSignature(sums, await signer.sign(sums), key);
-  if (!verifies(key, sums, json)) {
-    throw new SealiftError(
-      'BAD_SIGNATURE',
-      'what the signer returned does not verify with its own public key',
-      {
-        details: [['public key', fingerprint(key)]],
-        hint: 'is the private key that signs the one that this public key belongs to?',
-      },
-    );
-  }
-  return json;
+export function rawSigner(
+  publicKey: KeyObject,
+  makeSignature: (bytes: Uint8Array) => Promise<Uint8Array>,
+): Signer {
+  const key = publicKeyOf(publicKey, 'the signer');
+  const name = fingerprint(key);
+  return {
+    name,
+    sign: async (bytes) => {
+      const json = writeMessageSignature(bytes, await makeSignature(bytes), key);
+      if (verifies(key, bytes, json)) return json;
+      throw new SealiftError(
+        'BAD_SIGNATURE',
+        'what the signer returned does not verify with its own public key',
+        {
+          details: [['public key', name]],
+          hint: 'is the private key that signs the one that this public key belongs to?',
+        },
+      );
+    },
+  };
 }
 
-function verifies(key: KeyObject, sums: Uint8Array, json: string): boolean {
+function verifies(key: KeyObject, bytes: Uint8Array, json: string): boolean {
   try {
-    return isSignedBy(key, sums, readMessageSignature(JSON.parse(json)));
+    return isSignedBy(key, bytes, readMessageSignature(JSON.parse(json)));
   } catch {
     return false; // an empty signature, for one, is not even a well-formed bundle
   }

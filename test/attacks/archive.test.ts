@@ -9,7 +9,7 @@ import { END_OF_ARCHIVE, memberBytes, padding, tarHeader } from '../../src/bundl
 import { writeBundle } from '../../src/bundle/write.ts';
 import { canonicalJson } from '../../src/json.ts';
 import { digestOf, type Digest } from '../../src/store/digest.ts';
-import { keySigner, signSums } from '../../src/trust/sign.ts';
+import { keySigner } from '../../src/trust/sign.ts';
 import { person, policyOf, provenanceOf, sampleBundle, verifyAll } from '../support/sample.ts';
 import { runOk, tempDir } from '../support/workspace.ts';
 
@@ -207,7 +207,7 @@ describe('documents under a good signature', () => {
     const path = `${tempDir('forged')}/x.tar`;
     const listed = order.flatMap((digest) => sample.plan.blobs.filter((b) => b.digest === digest));
     const plan = { ...sample.plan, sums, documents: all, blobs: listed };
-    await writeBundle(path, plan, [await signSums(sums, keySigner(alice.key))], sample.store);
+    await writeBundle(path, plan, [await keySigner(alice.key).sign(sums)], sample.store);
     return judge(readFileSync(path));
   }
   const json = (name: string): Record<string, unknown> =>

@@ -7,7 +7,7 @@ import { peekBundle } from '../../src/bundle/peek.ts';
 import { attachSignature } from '../../src/bundle/slots-file.ts';
 import { writeBundle } from '../../src/bundle/write.ts';
 import { digestOf, hexOf } from '../../src/store/digest.ts';
-import { keySigner, signSums } from '../../src/trust/sign.ts';
+import { keySigner } from '../../src/trust/sign.ts';
 import { person, policyOf, sampleBundle, verifyAll } from '../support/sample.ts';
 import { runOk, tempDir } from '../support/workspace.ts';
 
@@ -66,7 +66,7 @@ describe('a bundle', () => {
     await expect(verifyAll(path, policyOf([alice, bob], 2))).rejects.toMatchObject({
       code: 'THRESHOLD_NOT_MET',
     });
-    expect(await attachSignature(path, await signSums(sample.plan.sums, keySigner(bob.key)))).toBe(1);
+    expect(await attachSignature(path, await keySigner(bob.key).sign(sample.plan.sums))).toBe(1);
     const after = readFileSync(path);
     const changed = [...before.keys()].filter((i) => before[i] !== after[i]);
     expect(changed.at(-1)! - changed[0]!).toBeLessThan(16_384);
@@ -79,7 +79,7 @@ describe('a bundle', () => {
   it('has eight slots', async () => {
     const sample = await sampleBundle();
     const path = await sample.write([]);
-    const sign = (): Promise<string> => signSums(sample.plan.sums, keySigner(person('somebody').key));
+    const sign = (): Promise<string> => keySigner(person('somebody').key).sign(sample.plan.sums);
     for (let slot = 0; slot < 8; slot++) expect(await attachSignature(path, await sign())).toBe(slot);
     await expect(attachSignature(path, await sign())).rejects.toMatchObject({ code: 'SLOTS_FULL' });
   });
@@ -87,7 +87,7 @@ describe('a bundle', () => {
   it('takes one signature of a key, and does not count what was made over other content', async () => {
     const sample = await sampleBundle();
     const path = await sample.write([bob]);
-    const sign = (sums: Uint8Array): Promise<string> => signSums(sums, keySigner(alice.key));
+    const sign = (sums: Uint8Array): Promise<string> => keySigner(alice.key).sign(sums);
     expect(await attachSignature(path, await sign(Buffer.from('other')))).toBe(1);
     expect(await attachSignature(path, await sign(sample.plan.sums))).toBe(2);
     const before = readFileSync(path);

@@ -6,7 +6,7 @@ import { initManifest } from '../../src/build/init.ts';
 import { parseManifest } from '../../src/build/manifest.ts';
 import { SITE_TEMPLATE, TRUST_TEMPLATE } from '../../src/cli/templates.ts';
 import { parseSite } from '../../src/install/site.ts';
-import { generateKeyPair } from '../../src/trust/keys.ts';
+import { generateKeyPair } from '../../src/trust/private-keys.ts';
 import { parseTrustPolicy } from '../../src/trust/policy.ts';
 import { repoRoot } from '../support/workspace.ts';
 

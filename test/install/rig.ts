@@ -14,7 +14,7 @@ import type { Receipt } from '../../src/install/receipt.ts';
 import { canonicalJson } from '../../src/json.ts';
 import type { Expected } from '../../src/store/digest.ts';
 import { Store } from '../../src/store/store.ts';
-import { keySigner, signSums } from '../../src/trust/sign.ts';
+import { keySigner } from '../../src/trust/sign.ts';
 import type { TrustPolicy } from '../../src/trust/policy.ts';
 import { composePath } from '../support/docker.ts';
 import { person, policyOf, provenanceOf } from '../support/sample.ts';
@@ -86,7 +86,7 @@ export async function makeBundle(spec: BundleSpec): Promise<RigBundle> {
   });
   const plan = await planBundle(inventory, provenanceOf(canonicalJson(inventory)), store);
   const path = join(tempDir('rig-bundle'), `${inventory.name}-${inventory.version}.sealift.tar`);
-  await writeBundle(path, plan, [await signSums(plan.sums, keySigner(signer.key))], store);
+  await writeBundle(path, plan, [await keySigner(signer.key).sign(plan.sums)], store);
   return { path, inventory, open: () => openBundle(path, { policy, now: new Date() }) };
 }
 

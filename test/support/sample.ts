@@ -9,7 +9,7 @@ import { canonicalJson } from '../../src/json.ts';
 import { digestOf, hexOf, type Expected } from '../../src/store/digest.ts';
 import { Store } from '../../src/store/store.ts';
 import { parseTrustPolicy, type TrustPolicy } from '../../src/trust/policy.ts';
-import { keySigner, signSums } from '../../src/trust/sign.ts';
+import { keySigner } from '../../src/trust/sign.ts';
 import { tempDir } from './workspace.ts';
 
 export interface Person {
@@ -113,7 +113,7 @@ export async function sampleBundle(change: Partial<Inventory> = {}): Promise<Sam
   const plan = await planBundle(inventory, provenance, store);
   const write = async (signers: readonly Person[]): Promise<string> => {
     const path = join(tempDir('sample'), 'sample.sealift.tar');
-    const signatures = await Promise.all(signers.map((p) => signSums(plan.sums, keySigner(p.key))));
+    const signatures = await Promise.all(signers.map((p) => keySigner(p.key).sign(plan.sums)));
     await writeBundle(path, plan, signatures, store);
     return path;
   };

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { createHash, generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { SealiftError, type ErrorCode } from '../../src/errors.ts';
 import { parseTrustPolicy, type TrustPolicy } from '../../src/trust/policy.ts';
-import { keySigner, signSums } from '../../src/trust/sign.ts';
+import { keySigner } from '../../src/trust/sign.ts';
 import { encodeSlot, SLOT_COUNT } from '../../src/trust/slots.ts';
 import { verifySignatures, type Verdict } from '../../src/trust/verify.ts';
 
@@ -42,7 +42,7 @@ export const policyOf = (signers: readonly Terms[], threshold = 1, rest = ''): T
   parseTrustPolicy(policyText(signers, threshold, rest), 'trust.yaml');
 
 export const signedBy = (who: Person, sums: Uint8Array = SUMS): Promise<string> =>
-  signSums(sums, keySigner(who.privateKey));
+  keySigner(who.privateKey).sign(sums);
 
 /** All eight slots: what is given, then empty ones. A string is put into a slot as it is. */
 export function slotsOf(...contents: readonly (string | Uint8Array | undefined)[]): Uint8Array[] {

@@ -4,8 +4,8 @@ import { generateKeyPairSync, sign } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { keyHint } from '../../src/trust/keys.ts';
-import { keySigner, signSums, type Signer } from '../../src/trust/sign.ts';
+import { fingerprint, keyHint } from '../../src/trust/keys.ts';
+import { keySigner, rawSigner, type Signer } from '../../src/trust/sign.ts';
 import { encodeSlot } from '../../src/trust/slots.ts';
 import { tempDir } from '../support/workspace.ts';
 import { codeOf, person, signedBy, SUMS } from './helpers.ts';
@@ -13,7 +13,7 @@ import { codeOf, person, signedBy, SUMS } from './helpers.ts';
 const alice = person('alice');
 const bob = person('bob');
 
-describe('signSums', () => {
+describe('a signer', () => {
   it('writes the form that cosign writes, on one line', async () => {
     const json = await signedBy(alice);
     expect(json).not.toMatch(/\n/);
@@ -42,10 +42,7 @@ describe('signSums', () => {
     expect(run).toThrow(/Verification failure|Command failed/);
   });
 
-  const returning = (signature: Uint8Array): Signer => ({
-    publicKey: alice.publicKey,
-    sign: async () => signature,
-  });
+  const returning = (signature: Uint8Array): Signer => rawSigner(alice.publicKey, async () => signature);
   const dishonest: [string, Uint8Array][] = [
     ["another key's signature", sign('sha256', SUMS, bob.privateKey)],
     ['a signature over other bytes', sign('sha256', Buffer.from('other'), alice.privateKey)],
@@ -62,21 +59,23 @@ describe('signSums', () => {
     ['text', Buffer.from('PKCS11 error: token not present')],
   ];
   it.each(dishonest)('emits nothing when the signer returns %s', async (_, signature) => {
-    await expect(signSums(SUMS, returning(signature))).rejects.toMatchObject({ code: 'BAD_SIGNATURE' });
+    await expect(returning(signature).sign(SUMS)).rejects.toMatchObject({ code: 'BAD_SIGNATURE' });
+  });
+
+  it('is named by the fingerprint of its key', () => {
+    expect(keySigner(alice.privateKey).name).toBe(fingerprint(alice.publicKey));
+    expect(rawSigner(alice.publicKey, async () => SUMS).name).toBe(fingerprint(alice.publicKey));
   });
 
   it('lets an error of the signer through', async () => {
-    const broken: Signer = {
-      publicKey: alice.publicKey,
-      sign: () => Promise.reject(new Error('token removed')),
-    };
-    await expect(signSums(SUMS, broken)).rejects.toThrow('token removed');
+    const broken = rawSigner(alice.publicKey, () => Promise.reject(new Error('token removed')));
+    await expect(broken.sign(SUMS)).rejects.toThrow('token removed');
   });
 
-  it('signs with ECDSA P-256 only', async () => {
+  it('signs with ECDSA P-256 only', () => {
     const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-384' });
     expect(codeOf(() => keySigner(privateKey))).toBe('KEY_INVALID');
-    const device: Signer = { publicKey, sign: async (bytes) => sign('sha256', bytes, privateKey) };
-    await expect(signSums(SUMS, device)).rejects.toMatchObject({ code: 'KEY_INVALID' });
+    const device = async (bytes: Uint8Array): Promise<Uint8Array> => sign('sha256', bytes, privateKey);
+    expect(codeOf(() => rawSigner(publicKey, device))).toBe('KEY_INVALID');
   });
 });

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { buildBundle } from '../../build/build.ts';
 import { SealiftError } from '../../errors.ts';
-import { fingerprint } from '../../trust/keys.ts';
 import { command, type Given, type Result } from '../command.ts';
 import type { Io } from '../context.ts';
 import { runCredentialHelper } from '../credential-helper.ts';
@@ -81,7 +80,7 @@ async function runBuild(options: BuildOptions, io: Io): Promise<Result> {
   const { name, version } = file.manifest.metadata;
   const lock = await readLock(file.lockFile);
   const signers = await loadSigners(options.keys, options.passphrase, io);
-  const keys = signers.map((signer) => fingerprint(signer.publicKey));
+  const keys = signers.map((signer) => signer.name);
   demandDistinct(keys);
   const context = await openSources(options.sources, file, io, runCredentialHelper(io));
   const out = options.output ?? `${name}-${version}.sealift.tar`;

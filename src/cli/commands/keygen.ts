@@ -2,7 +2,7 @@
 import { rm } from 'node:fs/promises';
 import { SealiftError } from '../../errors.ts';
 import { writeNew } from '../new-file.ts';
-import { generateKeyPair } from '../../trust/keys.ts';
+import { generateKeyPair } from '../../trust/private-keys.ts';
 import { command } from '../command.ts';
 import { demandAbsent } from '../files.ts';
 import { newPassphrase, PASSPHRASE_OPTIONS, passphraseFlags, type PassphraseSource } from '../secrets.ts';

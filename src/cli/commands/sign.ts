@@ -5,9 +5,7 @@ import { MAX_SUMS_BYTES } from '../../bundle/limits.ts';
 import { peekBundle } from '../../bundle/peek.ts';
 import { attachSignature, readSignedHead } from '../../bundle/slots-file.ts';
 import { parseSums } from '../../bundle/sums.ts';
-import { fingerprint } from '../../trust/keys.ts';
 import { readMessageSignature } from '../../trust/message-signature.ts';
-import { signSums } from '../../trust/sign.ts';
 import { SLOT_BYTES } from '../../trust/slots.ts';
 import { command, type Given, type Result } from '../command.ts';
 import type { Io } from '../context.ts';
@@ -92,14 +90,14 @@ async function signBundle(options: SignOptions & { mode: 'bundle' }, io: Io): Pr
   const [signer] = await loadSigners([options.key], options.passphrase, io);
   const { sums } = await readSignedHead(path);
   demandSame(digest, digestOf(sums), path);
-  const slot = await attachSignature(path, await signSums(sums, signer!));
+  const slot = await attachSignature(path, await signer!.sign(sums));
   return signed({
     bundle: path,
     name: inventory.name,
     version: inventory.version,
     digest,
     slot,
-    key: fingerprint(signer!.publicKey),
+    key: signer!.name,
   });
 }
 
@@ -108,8 +106,8 @@ async function signDetached(options: SignOptions & { mode: 'detached' }, io: Io)
   const sums = await readBytes(options.sums, 'the file', MAX_SUMS_BYTES);
   parseSums(sums);
   const [signer] = await loadSigners([options.key], options.passphrase, io);
-  await writeNew(options.out, `${await signSums(sums, signer!)}\n`);
-  return signed({ signature: options.out, digest: digestOf(sums), key: fingerprint(signer!.publicKey) });
+  await writeNew(options.out, `${await signer!.sign(sums)}\n`);
+  return signed({ signature: options.out, digest: digestOf(sums), key: signer!.name });
 }
 
 async function attach(bundle: string, file: string): Promise<Result> {
