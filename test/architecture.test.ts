@@ -140,6 +140,15 @@ describe('the rooms of src', () => {
 });
 
 describe('what only one file may do', () => {
+  it('Sigstore services: build/signers/keyless.ts', () => {
+    const found = offences(
+      (file, target) =>
+        /^(@sigstore\/(sign|tuf)|sigstore|make-fetch-happen)(\/|$)/.test(target) &&
+        file.path !== 'src/build/signers/keyless.ts',
+    );
+    expect(found).toEqual([]);
+  });
+
   it('network: build/sources/http.ts', () => {
     const found = offences(
       (file, target, typeOnly) =>
