@@ -65,8 +65,16 @@ export function keylessSigner(spec: KeylessSigner, patience: Patience = PATIENCE
 
 function verifierOf({ text, file }: { text: string; file: string }): Verifier {
   try {
-    const trust = toTrustMaterial(TrustedRoot.fromJSON(JSON.parse(text)));
-    return new Verifier(trust, { tlogThreshold: 1, ctlogThreshold: 1, timestampThreshold: 1 });
+    const root = TrustedRoot.fromJSON(JSON.parse(text));
+    const { certificateAuthorities, tlogs, ctlogs, timestampAuthorities } = root;
+    if ([certificateAuthorities, tlogs, ctlogs, timestampAuthorities].some((list) => list.length === 0)) {
+      throw new Error('it lacks a certificate authority, a log or a timestamp authority');
+    }
+    return new Verifier(toTrustMaterial(root), {
+      tlogThreshold: 1,
+      ctlogThreshold: 1,
+      timestampThreshold: 1,
+    });
   } catch (cause) {
     throw new SealiftError('SIGNER_INVALID', `${file} is not a trusted root that can be read`, {
       hint: 'it is trusted_root.json of the Sigstore instance; `cosign trusted-root create` makes one',
@@ -119,7 +127,7 @@ async function freshToken({ readToken, tokenFile }: KeylessSigner): Promise<stri
     });
   }
   if (typeof claims['exp'] === 'number' && claims['exp'] * 1000 < Date.now()) {
-    const when = new Date(Math.min(claims['exp'] * 1000, 8.64e15)).toISOString();
+    const when = new Date(Math.max(0, claims['exp'] * 1000)).toISOString();
     throw new SealiftError('SIGNER_FAILED', `the token in ${tokenFile} has expired (${when})`, {
       hint: 'fetch a new one right before signing: such tokens are valid for minutes',
     });
