@@ -48,12 +48,13 @@ export const ERRORS = {
   CANCELLED: { exit: 1, about: 'The question was answered with no. Nothing was changed.' },
   NETWORK_ERROR: {
     exit: 1,
-    about: 'A registry or hub could not be reached or kept failing. Run again: what was downloaded is kept.',
+    about:
+      'A registry, hub or Sigstore service could not be reached or kept failing. Run again: what was downloaded is kept.',
   },
   UNAUTHORIZED: {
     exit: 1,
     about:
-      'The registry or hub wants credentials, or refuses those that were sent. Use `docker login` for a registry, a token file for a hub.',
+      'The registry or hub wants credentials, or refuses those that were sent. Use `docker login` for a registry, a token file for a hub. Of a keyless signer: Fulcio refuses the token.',
   },
   IMAGE_NOT_FOUND: { exit: 1, about: 'The registry, engine or layout has no such image or tag.' },
   PLATFORM_NOT_FOUND: {
@@ -86,6 +87,11 @@ export const ERRORS = {
     exit: 1,
     about:
       'A blob of the store no longer hashes to its name: a failing disk, or somebody wrote into it. Remove the file that the hint names and run again: it is fetched again.',
+  },
+  SIGNER_FAILED: {
+    exit: 1,
+    about:
+      'The signing command, or one of the Sigstore services of a keyless signer, gave no usable signature. Nothing was signed. The message has its own words; run again when the cause is gone.',
   },
   UNSAFE_NAME: {
     exit: 1,
@@ -128,12 +134,18 @@ export const ERRORS = {
   },
   KEY_MISSING: {
     exit: 2,
-    about: 'No signing key was given. `sealift keygen` makes one; `--key FILE` names it.',
+    about:
+      'Nothing was named to sign with. `sealift keygen` makes a key and `--key FILE` names it; `--signer FILE` names a hardware key, a KMS or a keyless identity (`sealift help signer`).',
   },
   KEY_INVALID: {
     exit: 2,
     about:
       'The key file is not an ECDSA P-256 key in a form that sealift reads (PKCS#8 PEM, encrypted or not, or as cosign encrypts it; SPKI PEM for public keys).',
+  },
+  SIGNER_INVALID: {
+    exit: 2,
+    about:
+      'The signer document does not fit its schema. The message names file, line, column and the nearest valid key; `sealift help signer` prints one to start from.',
   },
   WRONG_PASSPHRASE: { exit: 2, about: 'The passphrase does not open the key.' },
   ALREADY_SIGNED: {

@@ -2,16 +2,109 @@
 /** Signing a bundle that exists already: read what to sign, fill a free slot in place (FORMAT.md §3). */
 import { open } from 'node:fs/promises';
 import { asSealiftError, SealiftError } from '../errors.ts';
-import { readMessageSignature, type MessageSignature } from '../trust/message-signature.ts';
+import { digestOf, type Digest } from '../store/digest.ts';
+import { readClaim, type Claim } from '../trust/claim.ts';
 import { decodeSlot, encodeSlot, type SlotContent } from '../trust/slots.ts';
 import { ArchiveWalk, readHead, type SignedHead } from './archive.ts';
+import { parseInventory, type Inventory } from './inventory.ts';
+import { readDocuments } from './open.ts';
 import { FileSource } from './source.ts';
+import { parseSums } from './sums.ts';
+
+/** What a signer of a bundle signs, and gets to see of it. Nobody has vouched for any of it. */
+export interface SignableBundle {
+  sums: Buffer;
+  digest: Digest;
+  /** Undefined for a first volume that ends before the documents do. */
+  inventory: Inventory | undefined;
+  slots: readonly SlotContent[];
+}
+
+/** The first volume of a split bundle, by its name. */
+const isFirstVolume = (path: string): boolean => path.endsWith('.001');
 
 /**
- * SHA256SUMS and the slots of a bundle, unverified.
- * @throws {SealiftError} NOT_A_BUNDLE, BUNDLE_MALFORMED, BUNDLE_INCOMPLETE
+ * Reads the head of a bundle and its documents, which are demanded to be those that SHA256SUMS lists: nobody
+ * should sign under another name than the one that is shown. Of a first volume the head alone is demanded.
+ * @throws {SealiftError} NOT_A_BUNDLE, BUNDLE_MALFORMED, BUNDLE_INCOMPLETE, CONTENT_MISMATCH
  */
-export async function readSignedHead(path: string): Promise<SignedHead> {
+export async function readSignable(path: string): Promise<SignableBundle> {
+  const source = await FileSource.open(path);
+  try {
+    const walk = new ArchiveWalk(source);
+    const { sums, slots } = await readHead(source, walk);
+    const inventory = await readInventory(walk, sums, isFirstVolume(path));
+    return { sums, digest: digestOf(sums), inventory, slots: slots.map(decodeSlot) };
+  } finally {
+    await source.close();
+  }
+}
+
+async function readInventory(
+  walk: ArchiveWalk,
+  sums: Buffer,
+  mayEnd: boolean,
+): Promise<Inventory | undefined> {
+  const listed = parseSums(sums);
+  try {
+    return parseInventory((await readDocuments(walk, listed)).get('bundle.json')!);
+  } catch (error) {
+    if (mayEnd && error instanceof SealiftError && error.code === 'BUNDLE_INCOMPLETE') return undefined;
+    throw error;
+  }
+}
+
+/** @throws {SealiftError} SLOTS_FULL */
+export function freeSlot(slots: readonly SlotContent[], path: string): number {
+  const slot = slots.findIndex(({ kind }) => kind === 'empty');
+  if (slot >= 0) return slot;
+  throw new SealiftError('SLOTS_FULL', `all ${slots.length} signature slots of ${path} are taken`);
+}
+
+/**
+ * By what signatures say of themselves: what could prove it is not at hand. One over other content, a leftover or
+ * a forgery, keeps nobody from signing.
+ * @throws {SealiftError} ALREADY_SIGNED
+ */
+export function demandNewSigner(slots: readonly SlotContent[], { by, digest }: Claim, path: string): void {
+  const earlier = slots.map(claimIn).findIndex((claim) => claim?.by === by && claim.digest === digest);
+  if (earlier < 0) return;
+  throw new SealiftError('ALREADY_SIGNED', `slot ${earlier} of ${path} holds a signature by this signer`, {
+    details: [['signer', by]],
+    hint: 'a signer counts once: sign with another key or identity',
+  });
+}
+
+/**
+ * Puts a signature into the first free slot, in place: 16 KiB are written whatever the bundle's size, and nothing
+ * that is signed changes.
+ * @param json a Sigstore bundle over the bundle's SHA256SUMS
+ * @param expected digest of the bundle for which the signature was made
+ * @returns the slot, 0 to 7
+ * @throws {SealiftError} ALREADY_SIGNED and CONTENT_MISMATCH (nothing is written), SLOTS_FULL, BAD_SIGNATURE,
+ *   IO_ERROR (a read-only medium)
+ */
+export async function attachSignature(path: string, json: string, expected?: Digest): Promise<number> {
+  const head = await readSignedHead(path);
+  const digest = digestOf(head.sums);
+  if (expected !== undefined && digest !== expected) {
+    throw new SealiftError('CONTENT_MISMATCH', `${path} became another bundle while it was being signed`, {
+      details: [
+        ['signed', expected],
+        ['now', digest],
+      ],
+    });
+  }
+  const slots = head.slots.map(decodeSlot);
+  const filled = encodeSlot(json);
+  const claim = claimIn(decodeSlot(filled));
+  if (claim !== undefined) demandNewSigner(slots, claim, path);
+  const slot = freeSlot(slots, path);
+  await writeAt(path, filled, head.slotExtents[slot]!.offset);
+  return slot;
+}
+
+async function readSignedHead(path: string): Promise<SignedHead> {
   const source = await FileSource.open(path);
   try {
     return await readHead(source, new ArchiveWalk(source));
@@ -20,26 +113,11 @@ export async function readSignedHead(path: string): Promise<SignedHead> {
   }
 }
 
-/**
- * Puts a signature into the first free slot, in place: 16 KiB are written whatever the bundle's size, and nothing
- * that is signed changes.
- * @param json a Sigstore bundle over the bundle's SHA256SUMS
- * @returns the slot, 0 to 7
- * @throws {SealiftError} ALREADY_SIGNED (nothing is written), SLOTS_FULL, BAD_SIGNATURE, IO_ERROR (a read-only
- *   medium)
- */
-export async function attachSignature(path: string, json: string): Promise<number> {
-  const { slots, slotExtents } = await readSignedHead(path);
-  const content = slots.map(decodeSlot);
-  const filled = encodeSlot(json);
-  demandNewKey(content, signatureIn(decodeSlot(filled)), path);
-  const slot = content.findIndex(({ kind }) => kind === 'empty');
-  if (slot < 0)
-    throw new SealiftError('SLOTS_FULL', `all ${slots.length} signature slots of ${path} are taken`);
+async function writeAt(path: string, bytes: Uint8Array, offset: number): Promise<void> {
   try {
     const handle = await open(path, 'r+');
     try {
-      await handle.write(filled, 0, undefined, slotExtents[slot]!.offset);
+      await handle.write(bytes, 0, undefined, offset);
       await handle.sync();
     } finally {
       await handle.close();
@@ -47,37 +125,25 @@ export async function attachSignature(path: string, json: string): Promise<numbe
   } catch (error) {
     throw asSealiftError(error, `writing the signature into ${path}`);
   }
-  return slot;
 }
 
 /**
- * By what signatures say of themselves: the keys that could prove it are not at hand. One over other content, a
- * leftover or a forgery, keeps nobody from signing.
+ * Before somebody is asked for a PIN: that the bundle can be written at all.
+ * @throws {SealiftError} IO_ERROR
  */
-function demandNewKey(
-  slots: readonly SlotContent[],
-  fresh: MessageSignature | undefined,
-  path: string,
-): void {
-  if (fresh?.hint === undefined) return;
-  const earlier = slots
-    .map(signatureIn)
-    .findIndex((taken) => taken !== undefined && claimsSame(taken, fresh));
-  if (earlier < 0) return;
-  throw new SealiftError('ALREADY_SIGNED', `slot ${earlier} of ${path} holds a signature by this key`, {
-    details: [['key hint', fresh.hint]],
-    hint: 'a signer counts once: sign with another key',
-  });
+export async function demandWritable(path: string): Promise<void> {
+  try {
+    await (await open(path, 'r+')).close();
+  } catch (error) {
+    throw asSealiftError(error, `opening ${path} to write a signature into it`);
+  }
 }
 
-const claimsSame = (a: MessageSignature, b: MessageSignature): boolean =>
-  a.hint === b.hint && a.claimedDigest.equals(b.claimedDigest);
-
 /** Undefined for a slot that is empty or holds anything else. */
-function signatureIn(slot: SlotContent): MessageSignature | undefined {
+function claimIn(slot: SlotContent): Claim | undefined {
   if (slot.kind !== 'bundle') return undefined;
   try {
-    return readMessageSignature(slot.json);
+    return readClaim(slot.json);
   } catch {
     return undefined;
   }

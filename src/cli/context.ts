@@ -74,7 +74,10 @@ export function readEnvironment(env: NodeJS.ProcessEnv = process.env): Environme
   return found;
 }
 
-/** Everything, for docker's credential helpers alone: they need a session bus, a display, cloud variables. */
+/**
+ * Everything, for docker's credential helpers and signing commands alone: they need a session bus, a display, cloud
+ * variables, the PIN of a token.
+ */
 export function wholeEnvironment(env: NodeJS.ProcessEnv = process.env): Record<string, string> {
   const set = Object.entries(env).filter((pair): pair is [string, string] => pair[1] !== undefined);
   return Object.fromEntries(set);

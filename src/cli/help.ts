@@ -10,7 +10,7 @@ import { ENVIRONMENT } from './context.ts';
 import { command, type Command, type OptionSpec } from './command.ts';
 import { table } from './output.ts';
 import { GLOBAL_OPTIONS } from './program.ts';
-import { SITE_TEMPLATE, TRUST_TEMPLATE } from './templates.ts';
+import { SIGNER_TEMPLATE, SITE_TEMPLATE, TRUST_TEMPLATE } from './templates.ts';
 
 /** Exit statuses that every command can end with. */
 const COMMON_EXITS = [0, 1, 2, 130, 143];
@@ -26,6 +26,7 @@ const TOPICS: Readonly<Record<string, Topic>> = {
   'exit-codes': { about: 'what every exit status means', text: exitCodes },
   environment: { about: 'every environment variable that is read', text: environment },
   site: { about: 'a site.yaml to start from', text: () => SITE_TEMPLATE.trimEnd().split('\n') },
+  signer: { about: 'a signer.yaml to start from', text: () => SIGNER_TEMPLATE.trimEnd().split('\n') },
   trust: { about: 'a trust.yaml to start from', text: () => TRUST_TEMPLATE.trimEnd().split('\n') },
 };
 

@@ -81,7 +81,7 @@ export async function newPassphrase(source: PassphraseSource, io: Io): Promise<s
  * Reads signing keys and opens them, asking for passphrases now rather than after hours of work.
  * @throws {SealiftError} FILE_MISSING, KEY_INVALID, WRONG_PASSPHRASE, USAGE
  */
-export async function loadSigners(
+export async function loadKeys(
   files: readonly string[],
   source: PassphraseSource,
   io: Io,

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * The only place that starts processes. Rules: argument arrays, never a shell; the environment is the few
- * variables that the caller names (a credential helper outside gets all); every process has a time limit, and a group of its own, so that a Ctrl-C at the
- * terminal reaches sealift alone, which stops at the end of a step; only the tail of what it says is kept.
+ * variables that the caller names (credential helpers and signing commands outside get all); every process has a
+ * time limit, and a group of its own, so that a Ctrl-C at the terminal reaches sealift alone, which stops at the
+ * end of a step; only the tail of what it says is kept. A signing command that may ask for a PIN is the exception:
+ * it shares sealift's group, since only the terminal's foreground group may read from the terminal.
  */
 import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { access, constants, mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { SealiftError } from '../errors.ts';
+import { SealiftError, type ErrorCode } from '../errors.ts';
 import type { Home } from './home.ts';
 import { plainLine } from './text.ts';
 
@@ -19,9 +21,9 @@ const QUICK_MS = 30_000;
 /** `compose up` creates and starts containers, and waits for nothing: minutes are plenty. */
 const COMPOSE_MS = 10 * 60_000;
 
-export interface Ran {
+export interface Ran<T = string> {
   code: number;
-  stdout: string;
+  stdout: T;
   stderr: string;
 }
 
@@ -32,49 +34,80 @@ interface RunOptions {
   /** File that names the process while it runs. */
   pidFile?: string;
   /** What the process reads on its stdin; without it stdin is /dev/null. */
-  input?: string;
+  input?: string | Uint8Array;
+  /** Its stdout may be this long, in bytes; then it is killed. Without it, the tail of any output is kept. */
+  maxStdoutBytes?: number;
+  /**
+   * Gives it the terminal of this process: stderr (of which nothing is kept), stdin unless there is input, and
+   * with `all` also stdout.
+   */
+  terminal?: 'stderr' | 'all';
+  /** Kills it. */
+  signal?: AbortSignal;
 }
 
 /** Runs a program to its end. @throws {SealiftError} ENGINE_FAILED when it cannot start or takes too long */
-export function run(argv: readonly [string, ...string[]], options: RunOptions): Promise<Ran> {
+export async function run(argv: readonly [string, ...string[]], options: RunOptions): Promise<Ran> {
+  const ran = await runBytes(argv, options);
+  return { ...ran, stdout: ran.stdout.toString() };
+}
+
+/** The same for a program whose output is not text. @throws {SealiftError} ENGINE_FAILED, INTERRUPTED */
+export function runBytes(argv: readonly [string, ...string[]], options: RunOptions): Promise<Ran<Buffer>> {
   const [program, ...args] = argv;
+  const { terminal, timeoutMs, signal, maxStdoutBytes = Infinity } = options;
   return new Promise((done, fail) => {
     const child = spawn(program, args, {
       env: { ...options.env },
-      stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
-      detached: true,
+      stdio: stdioOf(options),
+      detached: terminal === undefined,
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     });
     if (options.pidFile !== undefined && child.pid !== undefined) notePid(options.pidFile, child.pid);
-    const stdout = tail();
+    const stop = (code: ErrorCode, why: string): void => {
+      kill(child.pid, terminal === undefined);
+      fail(new SealiftError(code, why));
+    };
+    const late = (): void =>
+      stop('ENGINE_FAILED', `${program} ${args.at(0) ?? ''} took longer than ${timeoutMs / 1000} s`);
+    const interrupt = (): void => stop('INTERRUPTED', `${program} was stopped: interrupted`);
+    const flood = (): void => stop('ENGINE_FAILED', `${program} wrote more than ${maxStdoutBytes} bytes`);
+    const stdout = tail(maxStdoutBytes, flood);
     const stderr = tail();
-    child.stdout!.on('data', stdout.add);
-    child.stderr!.on('data', stderr.add);
+    child.stdout?.on('data', stdout.add);
+    child.stderr?.on('data', stderr.add);
     child.stdin?.on('error', () => {}); // It may end before it has read all of its input.
     child.stdin?.end(options.input);
-    const timer = setTimeout(() => {
-      killGroup(child.pid);
-      fail(
-        new SealiftError(
-          'ENGINE_FAILED',
-          `${program} ${args.at(0) ?? ''} took longer than ${options.timeoutMs / 1000} s`,
-        ),
-      );
-    }, options.timeoutMs);
-    child.once('error', (cause) => {
+    const timer = setTimeout(late, timeoutMs);
+    const settle = (): void => {
       clearTimeout(timer);
+      signal?.removeEventListener('abort', interrupt);
+    };
+    child.once('error', (cause) => {
+      settle();
       fail(new SealiftError('ENGINE_FAILED', `cannot start ${program}: ${cause.message}`, { cause }));
     });
     child.once('close', (code) => {
-      clearTimeout(timer);
-      done({ code: code ?? 137, stdout: stdout.text(), stderr: stderr.text() });
+      settle();
+      done({ code: code ?? 137, stdout: stdout.bytes(), stderr: stderr.bytes().toString() });
     });
+    if (signal?.aborted === true) interrupt();
+    else signal?.addEventListener('abort', interrupt);
   });
 }
 
-function killGroup(leader: number | undefined): void {
+type Stdio = ('ignore' | 'pipe' | 'inherit' | number)[];
+
+/** What the process says on a shared terminal goes to stderr: stdout carries the result of sealift. */
+function stdioOf({ input, terminal }: RunOptions): Stdio {
+  const stdin = input === undefined ? (terminal === undefined ? 'ignore' : 'inherit') : 'pipe';
+  if (terminal === undefined) return [stdin, 'pipe', 'pipe'];
+  return [stdin, terminal === 'all' ? 2 : 'pipe', 'inherit'];
+}
+
+function kill(pid: number | undefined, group: boolean): void {
   try {
-    if (leader !== undefined) process.kill(-leader, 'SIGKILL');
+    if (pid !== undefined) process.kill(group ? -pid : pid, 'SIGKILL');
   } catch {
     // It ended by itself.
   }
@@ -113,13 +146,19 @@ async function waitForEarlier(pidFile: string, timeoutMs: number): Promise<void>
   }
 }
 
-function tail(): { add: (chunk: Buffer) => void; text: () => string } {
+function tail(
+  maxBytes = Infinity,
+  tooMuch = (): void => {},
+): { add: (chunk: Buffer) => void; bytes: () => Buffer } {
   let kept = Buffer.alloc(0);
+  let seen = 0;
   return {
     add: (chunk) => {
-      kept = Buffer.concat([kept, chunk]).subarray(-KEPT_BYTES);
+      seen += chunk.length;
+      if (seen > maxBytes) tooMuch();
+      else kept = Buffer.concat([kept, chunk]).subarray(-KEPT_BYTES);
     },
-    text: () => kept.toString(),
+    bytes: () => kept,
   };
 }
 

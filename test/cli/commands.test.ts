@@ -265,7 +265,7 @@ describe('build', () => {
     await copyFile(at('ann.key'), at('ann-again.key'));
     const keys = ['--key', at('ann.key'), '--key', at('ann-again.key'), '--passphrase-file', at('pass')];
     const argv = ['build', at('tiny.yaml'), '--store', at('store'), '-o', at('twice.tar'), ...keys];
-    expect((await fails('USAGE', 2, ...argv)).stderr).toContain('the same key is given twice');
+    expect((await fails('USAGE', 2, ...argv)).stderr).toContain('the same signer is given twice');
     expect(await readdir(dir)).not.toContain('twice.tar');
   });
 

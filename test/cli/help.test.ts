@@ -22,7 +22,7 @@ describe('golden', () => {
     it(`sealift ${name} --help`, async () => expect(await help(name, '--help')).toMatchSnapshot());
     it(`sealift ${name} -h`, async () => expect(await help(name, '-h')).toMatchSnapshot());
   }
-  for (const topic of ['exit-codes', 'environment', 'site', 'trust', 'UNTRUSTED_SIGNER']) {
+  for (const topic of ['exit-codes', 'environment', 'signer', 'site', 'trust', 'UNTRUSTED_SIGNER']) {
     it(`sealift help ${topic}`, async () => expect(await help('help', topic)).toMatchSnapshot());
   }
 });

@@ -52,12 +52,13 @@ export async function startSigstore(): Promise<SigstoreInstance> {
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const { handlers, trustedRoot } = await services(url);
   const hits: string[] = [];
-  const lies: SigstoreInstance['lies'] = {};
+  const close = (): Promise<void> => closeNow(server);
+  const instance = { url, trustedRoot: JSON.stringify(trustedRoot), token, hits, lies: {}, close };
   server.on('request', (request, response) => {
     hits.push(`${request.method} ${request.url}`);
-    void answer(request, response, handlers, lies);
+    void answer(request, response, handlers, instance.lies);
   });
-  return { url, trustedRoot: JSON.stringify(trustedRoot), token, hits, lies, close: () => closeNow(server) };
+  return instance;
 }
 
 function closeNow(server: ReturnType<typeof createServer>): Promise<void> {

@@ -6,7 +6,8 @@ import type { Io } from '../context.ts';
 import { runCredentialHelper } from '../credential-helper.ts';
 import { formatBytes } from '../../text.ts';
 import { styled, type Line } from '../output.ts';
-import { loadSigners, PASSPHRASE_OPTIONS, passphraseFlags, type PassphraseSource } from '../secrets.ts';
+import { PASSPHRASE_OPTIONS, passphraseFlags } from '../secrets.ts';
+import { loadSigners, SIGNER_OPTION, type SignerFlags } from '../signers.ts';
 import {
   openSources,
   readLock,
@@ -20,8 +21,7 @@ interface BuildOptions {
   manifest: string | undefined;
   /** undefined: NAME-VERSION.sealift.tar in the current folder. */
   output: string | undefined;
-  keys: readonly string[];
-  passphrase: PassphraseSource;
+  signers: SignerFlags;
   sources: SourceFlags;
 }
 
@@ -30,13 +30,14 @@ export const build = command<BuildOptions>({
   summary: 'Build and sign the bundle that a lock describes',
   about: [
     'Fetches what the store lacks, checks every byte against the lock, and writes one signed bundle. The same lock gives the same bundle, bit for bit, apart from its signatures. A build that was stopped goes on where it was when it is run again.',
-    'Each --key signs. More signatures can be added later with `sealift sign`, in place.',
+    'Each --key and each --signer signs. More signatures can be added later with `sealift sign`, in place.',
   ],
   positional: { name: 'MANIFEST', about: 'the manifest (default: sealift.yaml)', required: false },
   options: [
     { flags: '-o, --output <FILE>', about: 'the bundle to write (default: NAME-VERSION.sealift.tar)' },
     { flags: '--key <FILE>', about: 'sign with this private key', repeat: true },
     ...PASSPHRASE_OPTIONS,
+    { ...SIGNER_OPTION, repeat: true },
     { flags: '--unsigned', about: 'write a bundle without a signature, to be signed before it crosses' },
     ...SOURCE_OPTIONS,
   ],
@@ -51,8 +52,7 @@ export const build = command<BuildOptions>({
   parse: (given) => ({
     manifest: given.positional,
     output: outputOf(given),
-    keys: keysOf(given),
-    passphrase: passphraseFlags(given),
+    signers: signersOf(given),
     sources: sourceFlags(given),
   }),
   run: runBuild,
@@ -64,14 +64,19 @@ function outputOf(given: Given): string | undefined {
   return output;
 }
 
-function keysOf(given: Given): readonly string[] {
-  const keys = given.list('key');
-  if (keys.length > 0 && given.is('unsigned')) {
-    throw new SealiftError('USAGE', '--key and --unsigned exclude each other');
+function signersOf(given: Given): SignerFlags {
+  const flags = {
+    keys: given.list('key'),
+    documents: given.list('signer'),
+    passphrase: passphraseFlags(given),
+  };
+  const some = flags.keys.length + flags.documents.length > 0;
+  if (some && given.is('unsigned')) {
+    throw new SealiftError('USAGE', '--unsigned excludes --key and --signer');
   }
-  if (keys.length > 0 || given.is('unsigned')) return keys;
+  if (some || given.is('unsigned')) return flags;
   throw new SealiftError('KEY_MISSING', 'no signing key was given', {
-    hint: 'add --key FILE (`sealift keygen` makes one), or --unsigned to sign later',
+    hint: 'add --key FILE (`sealift keygen` makes one) or --signer FILE, or --unsigned to sign later',
   });
 }
 
@@ -79,37 +84,38 @@ async function runBuild(options: BuildOptions, io: Io): Promise<Result> {
   const file = await readManifest(options.manifest);
   const { name, version } = file.manifest.metadata;
   const lock = await readLock(file.lockFile);
-  const signers = await loadSigners(options.keys, options.passphrase, io);
-  const keys = signers.map((signer) => signer.name);
-  demandDistinct(keys);
+  const signers = await loadSigners(options.signers, io);
+  demandDistinct(signers.map((signer) => signer.name));
   const context = await openSources(options.sources, file, io, runCredentialHelper(io));
   const out = options.output ?? `${name}-${version}.sealift.tar`;
   const { emit, signal } = io;
   const built = await buildBundle({ manifest: file.manifest, lock, context, out, signers, emit, signal });
+  // Only now does a keyless signer know its name.
+  const signedBy = signers.map((signer) => signer.name);
   return {
     schema: 'sealift/build/v1',
-    data: { bundle: { ...built, name, version }, signedBy: keys },
+    data: { bundle: { ...built, name, version }, signedBy },
     text: [
       `bundle  ${built.path}`,
       `digest  ${built.digest}`,
       `size    ${formatBytes(built.size)}`,
-      ...signatureLines(keys, out),
+      ...signatureLines(signedBy, out),
     ],
   };
 }
 
-/** A signer counts once: a second signature by the same key would only look like a second person. */
-function demandDistinct(keys: readonly string[]): void {
-  const twice = keys.find((key, i) => keys.indexOf(key) !== i);
+/** A signer counts once: a second signature by the same one would only look like a second person. */
+function demandDistinct(names: readonly string[]): void {
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice === undefined) return;
-  throw new SealiftError('USAGE', 'the same key is given twice', {
-    details: [['key', twice]],
+  throw new SealiftError('USAGE', 'the same signer is given twice', {
+    details: [['signer', twice]],
     hint: 'name each key once; a second signature counts only from another key',
   });
 }
 
-function signatureLines(keys: readonly string[], out: string): Line[] {
-  if (keys.length > 0) return keys.map((key) => `signed  ${key}`);
+function signatureLines(names: readonly string[], out: string): Line[] {
+  if (names.length > 0) return names.map((name) => `signed  ${name}`);
   return [
     [styled('yellow', 'NOT SIGNED'), `  no enclave will accept it before: sealift sign ${out} --key FILE`],
   ];

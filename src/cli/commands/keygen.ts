@@ -20,7 +20,7 @@ export const keygen = command<KeygenOptions>({
   name: 'keygen',
   summary: 'Make a signing key pair',
   about: [
-    'Makes an ECDSA P-256 key. The private half is encrypted PKCS#8 PEM with mode 0600, which openssl and cosign read too; the public half goes into the trust policy of every host that is to accept bundles signed with it.',
+    'Makes an ECDSA P-256 key. The private half is encrypted PKCS#8 PEM with mode 0600, which openssl reads too (and cosign after `cosign import-key-pair`); the public half goes into the trust policy of every host that is to accept bundles signed with it.',
     'The passphrase is asked twice on the terminal, or read from a file or a file descriptor. Existing files are never overwritten.',
   ],
   options: [
