@@ -5,16 +5,15 @@ import { MAX_DOCUMENT_BYTES } from '../bundle/limits.ts';
 import { peekBundle } from '../bundle/peek.ts';
 import { parseJson } from '../json.ts';
 import type { Digest } from '../store/digest.ts';
-import { readMessageSignature } from '../trust/message-signature.ts';
+import { readClaim } from '../trust/claim.ts';
 import { decodeSlot } from '../trust/slots.ts';
-import { hintAsFingerprint } from '../trust/verify.ts';
 
-/** A slot as it looks from outside. `key` is what its writer chose to put there; anybody can write a slot. */
+/** A slot as it looks from outside. `names` is what its writer chose to put there; anybody can write a slot. */
 export type SlotClaim =
   | { slot: number; state: 'empty' }
   | { slot: number; state: 'malformed'; reason: string }
-  /** The fingerprint that it names, or other text of its writer; undefined with a certificate. */
-  | { slot: number; state: 'unverified'; key: string | undefined };
+  /** The fingerprint of a key or the identity that it names. */
+  | { slot: number; state: 'unverified'; names: string };
 
 export interface Inspection {
   /** Always false: a reader of the JSON cannot take this for a verdict. */
@@ -49,8 +48,7 @@ function claimOf(bytes: Uint8Array, slot: number): SlotClaim {
   if (content.kind === 'empty') return { slot, state: 'empty' };
   if (content.kind === 'malformed') return { slot, state: 'malformed', reason: content.reason };
   try {
-    const { hint } = readMessageSignature(content.json);
-    return { slot, state: 'unverified', key: hint && (hintAsFingerprint(hint) ?? hint) };
+    return { slot, state: 'unverified', names: readClaim(content.json).by };
   } catch {
     return { slot, state: 'malformed', reason: 'not a Sigstore bundle v0.3 with a messageSignature' };
   }

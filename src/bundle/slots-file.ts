@@ -6,10 +6,9 @@ import { digestOf, type Digest } from '../store/digest.ts';
 import { readClaim, type Claim } from '../trust/claim.ts';
 import { decodeSlot, encodeSlot, type SlotContent } from '../trust/slots.ts';
 import { ArchiveWalk, readHead, type SignedHead } from './archive.ts';
-import { parseInventory, type Inventory } from './inventory.ts';
-import { readDocuments } from './open.ts';
+import type { Inventory } from './inventory.ts';
 import { FileSource } from './source.ts';
-import { parseSums } from './sums.ts';
+import { readInventory } from './structure.ts';
 
 /** What a signer of a bundle signs, and gets to see of it. Nobody has vouched for any of it. */
 export interface SignableBundle {
@@ -33,21 +32,16 @@ export async function readSignable(path: string): Promise<SignableBundle> {
   try {
     const walk = new ArchiveWalk(source);
     const { sums, slots } = await readHead(source, walk);
-    const inventory = await readInventory(walk, sums, isFirstVolume(path));
+    const inventory = await inventoryIn(walk, sums, isFirstVolume(path));
     return { sums, digest: digestOf(sums), inventory, slots: slots.map(decodeSlot) };
   } finally {
     await source.close();
   }
 }
 
-async function readInventory(
-  walk: ArchiveWalk,
-  sums: Buffer,
-  mayEnd: boolean,
-): Promise<Inventory | undefined> {
-  const listed = parseSums(sums);
+async function inventoryIn(walk: ArchiveWalk, sums: Buffer, mayEnd: boolean): Promise<Inventory | undefined> {
   try {
-    return parseInventory((await readDocuments(walk, listed)).get('bundle.json')!);
+    return (await readInventory(walk, sums)).inventory;
   } catch (error) {
     if (mayEnd && error instanceof SealiftError && error.code === 'BUNDLE_INCOMPLETE') return undefined;
     throw error;

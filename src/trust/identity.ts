@@ -11,6 +11,7 @@ import type { Bundle } from '@sigstore/bundle';
 import { TrustedRoot } from '@sigstore/protobuf-specs';
 import { toSignedEntity, toTrustMaterial, Verifier } from '@sigstore/verify';
 import { parseJson } from '../json.ts';
+import { printable } from '../text.ts';
 import { publicKeyOf } from './keys.ts';
 
 /** Who a certificate was given to, and by whose word. Compared by equality of both strings, never as a pattern. */
@@ -30,6 +31,9 @@ export interface IdentifiedSigner {
 
 /** Judges signatures against one trusted root. */
 export type SigstoreTrust = (bundle: Bundle, bytes: Uint8Array) => IdentifiedSigner;
+
+/** Longest name that is shown, in code points. */
+const MAX_SHOWN = 160;
 
 /** Largest trusted_root.json, in bytes. That of the public instance takes about 7,000. */
 export const MAX_TRUSTED_ROOT_BYTES = 256 * 1024;
@@ -70,21 +74,35 @@ export function parseTrustedRoot(text: string): SigstoreTrust {
 /** @throws {Error} of any kind; the text may quote the input */
 function identify(verifier: Verifier, bundle: Bundle, bytes: Uint8Array): IdentifiedSigner {
   const entity = toSignedEntity(bundle, Buffer.from(bytes));
-  const { key, identity } = verifier.verify(entity);
-  const certificate = certificateOf(bundle);
-  if (!(certificate.keyUsage ?? []).includes(CODE_SIGNING))
+  const { key } = verifier.verify(entity);
+  if (!(certificateOf(bundle).keyUsage ?? []).includes(CODE_SIGNING))
     throw new Error('the certificate is not for signing code');
   return {
-    identity: {
-      subject: subjectOf(certificate, identity?.subjectAlternativeName),
-      issuer: issuerOf(identity),
-    },
+    identity: claimedIdentity(bundle),
     publicKey: publicKeyOf(key, 'the certificate'),
     signedAt: new Date(Math.max(...entity.timestamps.map(timeOf))),
   };
 }
 
-function certificateOf({ verificationMaterial }: Bundle): X509Certificate {
+/**
+ * What the certificate of a bundle says of its holder; proven only by a SigstoreTrust.
+ * @throws {Error} of any kind when it says nothing, or more than one thing
+ */
+export function claimedIdentity(bundle: Bundle): Identity {
+  const { key } = toSignedEntity(bundle);
+  if (key.$case !== 'certificate') throw new Error('it does not come with a certificate');
+  return {
+    subject: subjectOf(certificateOf(bundle), key.certificate.subjectAltName),
+    issuer: issuerOf(key.certificate),
+  };
+}
+
+/** One line for people. */
+export const identityText = ({ subject, issuer }: Identity): string =>
+  `${printable(subject, MAX_SHOWN)} (${printable(issuer, MAX_SHOWN)})`;
+
+/** The one certificate of a bundle. @throws {Error} when it has none */
+export function certificateOf({ verificationMaterial }: Bundle): X509Certificate {
   const { content } = verificationMaterial;
   if (content.$case !== 'certificate') throw new Error('it does not hold one certificate');
   return new X509Certificate(content.certificate.rawBytes);
@@ -100,26 +118,22 @@ function subjectOf(certificate: X509Certificate, first: string | undefined): str
   throw new Error('the certificate does not have exactly one name that is a URI or an e-mail address');
 }
 
-type VerifiedIdentity = ReturnType<Verifier['verify']>['identity'];
+type Entity = ReturnType<typeof toSignedEntity>;
+type ParsedCertificate = Extract<Entity['key'], { $case: 'certificate' }>['certificate'];
 
-function issuerOf(identity: VerifiedIdentity): string {
-  const extension = (oid: string): Buffer | undefined =>
-    identity?.oids?.find(({ oid: found }) => found?.id.join('.') === oid)?.value;
-  const wrapped = extension(FULCIO_ISSUER_V2);
+function issuerOf(certificate: ParsedCertificate): string {
+  const wrapped = certificate.extension(FULCIO_ISSUER_V2)?.value;
   // A UTF8String (tag 0x0c) of less than 128 bytes has its length in one byte.
-  const isShort =
-    wrapped !== undefined && wrapped[0] === 0x0c && wrapped[1] === wrapped.length - 2 && wrapped.length < 130;
+  const isShort = wrapped?.[0] === 0x0c && wrapped[1] === wrapped.length - 2 && wrapped.length < 130;
   const bytes =
-    wrapped === undefined ? extension(FULCIO_ISSUER_V1) : isShort ? wrapped.subarray(2) : undefined;
-  const text = bytes?.toString('latin1') ?? '';
+    wrapped === undefined ? certificate.extension(FULCIO_ISSUER_V1)?.value : isShort && wrapped.subarray(2);
+  const text = bytes ? bytes.toString('latin1') : '';
   if (/^[\x21-\x7e]+$/.test(text)) return text;
   throw new Error('the certificate does not name the issuer of its identity');
 }
 
-type SignedTime = ReturnType<typeof toSignedEntity>['timestamps'][number];
-
 /** Milliseconds since 1970. A log vouches for its time only in an inclusion promise; without one anybody may have written it. */
-function timeOf(time: SignedTime): number {
+function timeOf(time: Entity['timestamps'][number]): number {
   if (time.$case === 'timestamp-authority') return time.timestamp.signingTime.getTime();
   return time.tlogEntry.inclusionPromise ? Number(time.tlogEntry.integratedTime) * 1000 : 0;
 }

@@ -2,6 +2,7 @@
 /** A verdict that does not suffice, in words: which error it is, what was found in each slot, and whose signature would count. */
 import { SealiftError, type ErrorCode } from '../errors.ts';
 import { printable } from '../text.ts';
+import { identityText } from './identity.ts';
 import type { TrustedSigner, TrustPolicy } from './policy.ts';
 import type { AcceptedSignature, RejectionReason, Verdict } from './verify.ts';
 
@@ -59,16 +60,14 @@ export function refusal(verdict: Verdict, policy: TrustPolicy, what: string): Se
 
 /** A signer of the policy in one line: name, and the key or identity by which it is known. */
 export function signerText({ name, fingerprint, identity }: TrustedSigner): string {
-  const by = identity && `${printable(identity.subject)} by ${printable(identity.issuer)}`;
-  return [printable(name), fingerprint, by].filter((part) => part !== undefined).join('  ');
+  return [printable(name), fingerprint, identity && identityText(identity)]
+    .filter((part) => part !== undefined)
+    .join('  ');
 }
 
 /** A signature that counts, in one line: by whom, with what, and when, if somebody vouches for the time. */
 export function acceptedText({ signer, fingerprint, identity, signedAt }: AcceptedSignature): string {
-  const by =
-    identity === undefined
-      ? fingerprint
-      : `as ${printable(identity.subject)}, by the word of ${printable(identity.issuer)}`;
+  const by = identity === undefined ? fingerprint : identityText(identity);
   return `${printable(signer)}  ${by}${signedAt === undefined ? '' : `, ${signedAt.toISOString()}`}`;
 }
 

@@ -4,7 +4,7 @@
  * with different keys; never hints, slots, certificates or signature bytes (THREATS.md T3, T4).
  */
 import { printable } from '../text.ts';
-import type { Identity } from './identity.ts';
+import { identityText, type Identity } from './identity.ts';
 import { fingerprint, keyHint, type Fingerprint } from './keys.ts';
 import { isSignedBy, readMessageSignature, type MessageSignature } from './message-signature.ts';
 import type { TrustedSigner, TrustPolicy } from './policy.ts';
@@ -198,7 +198,7 @@ function judgeIdentity(court: Court, signature: MessageSignature, slot: number):
     return reject(slot, 'bad-signature', `its certificate does not prove it: ${textOf(thrown)}`);
   }
   const { identity, publicKey, signedAt } = found;
-  const who = `${printable(identity.subject, MAX_SHOWN)} (by ${printable(identity.issuer, MAX_SHOWN)})`;
+  const who = identityText(identity);
   const signer = signers.find((s) => s.identity && sameIdentity(s.identity, identity));
   if (signer === undefined)
     return reject(slot, 'unknown-identity', `made by ${who}, which is not a signer of the policy`);

@@ -9,12 +9,12 @@
  */
 import { createHash, X509Certificate } from 'node:crypto';
 import { bundleFromJSON, bundleToJSON, toMessageSignatureBundle } from '@sigstore/bundle';
-import { TrustedRoot } from '@sigstore/protobuf-specs';
 import { FulcioSigner, RekorWitness, TSAWitness, type VerificationMaterial } from '@sigstore/sign';
-import { toSignedEntity, toTrustMaterial, Verifier } from '@sigstore/verify';
+import { toSignedEntity } from '@sigstore/verify';
 import { SealiftError } from '../../errors.ts';
 import { printable } from '../../text.ts';
-import { fitsItsCertificate, nameOf, readClaim, type Identity } from '../../trust/claim.ts';
+import { fitsItsCertificate, readClaim } from '../../trust/claim.ts';
+import { identityText, parseTrustedRoot, type Identity, type SigstoreTrust } from '../../trust/identity.ts';
 import type { Signer } from '../../trust/sign.ts';
 import { SLOT_BYTES } from '../../trust/slots.ts';
 
@@ -49,32 +49,23 @@ const MAX_SHOWN = 300;
  *   NETWORK_ERROR, UNAUTHORIZED, BAD_SIGNATURE, and what `readToken` throws
  */
 export function keylessSigner(spec: KeylessSigner, patience: Patience = PATIENCE): Signer {
-  const verifier = spec.trustedRoot === undefined ? undefined : verifierOf(spec.trustedRoot);
-  let name = spec.identity === undefined ? `the identity in ${spec.tokenFile}` : nameOf(spec.identity);
+  const trust = spec.trustedRoot && trustOf(spec.trustedRoot);
+  let name = spec.identity === undefined ? `the identity in ${spec.tokenFile}` : identityText(spec.identity);
   return {
     get name() {
       return name;
     },
     sign: async (message) => {
       const json = await signOnce(spec, Buffer.from(message), patience);
-      name = check(json, message, spec, verifier);
+      name = check(json, message, spec, trust);
       return json;
     },
   };
 }
 
-function verifierOf({ text, file }: { text: string; file: string }): Verifier {
+function trustOf({ text, file }: { text: string; file: string }): SigstoreTrust {
   try {
-    const root = TrustedRoot.fromJSON(JSON.parse(text));
-    const { certificateAuthorities, tlogs, ctlogs, timestampAuthorities } = root;
-    if ([certificateAuthorities, tlogs, ctlogs, timestampAuthorities].some((list) => list.length === 0)) {
-      throw new Error('it lacks a certificate authority, a log or a timestamp authority');
-    }
-    return new Verifier(toTrustMaterial(root), {
-      tlogThreshold: 1,
-      ctlogThreshold: 1,
-      timestampThreshold: 1,
-    });
+    return parseTrustedRoot(text);
   } catch (cause) {
     throw new SealiftError('SIGNER_INVALID', `${file} is not a trusted root that can be read`, {
       hint: 'it is trusted_root.json of the Sigstore instance; `cosign trusted-root create` makes one',
@@ -187,7 +178,7 @@ function check(
   json: string,
   message: Uint8Array,
   spec: KeylessSigner,
-  verifier: Verifier | undefined,
+  trust: SigstoreTrust | undefined,
 ): string {
   if (Buffer.byteLength(json) > SLOT_BYTES) {
     const text = `certificate, log entry and timestamp are ${Buffer.byteLength(json)} bytes; a slot holds ${SLOT_BYTES}`;
@@ -195,7 +186,7 @@ function check(
       hint: 'a timestamp authority that sends its whole certificate chain takes the most: configure it not to',
     });
   }
-  const { by, identity } = proven(json, message, spec, verifier);
+  const { by, identity } = proven(json, message, spec, trust);
   const { identity: wanted } = spec;
   if (wanted === undefined || (wanted.subject === identity?.subject && wanted.issuer === identity.issuer))
     return by;
@@ -204,7 +195,7 @@ function check(
     'Fulcio certified another identity than the signer document asks for',
     {
       details: [
-        ['wanted', nameOf(wanted)],
+        ['wanted', identityText(wanted)],
         ['got', printable(by, MAX_SHOWN)],
       ],
       hint: 'the token decides: which job, branch or account was it made for?',
@@ -216,16 +207,16 @@ function proven(
   json: string,
   message: Uint8Array,
   { fulcio, trustedRoot }: KeylessSigner,
-  verifier: Verifier | undefined,
+  trust: SigstoreTrust | undefined,
 ): ReturnType<typeof readClaim> {
   const parsed: unknown = JSON.parse(json);
   try {
     if (!fitsItsCertificate(parsed, message)) throw new Error('the certificate is for another key');
-    const entity = toSignedEntity(bundleFromJSON(parsed), Buffer.from(message));
+    const bundle = bundleFromJSON(parsed);
     // Some tokens' times are in forms that Sigstore's libraries cannot read, at verification and not before.
-    for (const stamp of entity.timestamps)
+    for (const stamp of toSignedEntity(bundle).timestamps)
       if (stamp.$case === 'timestamp-authority') void stamp.timestamp.signingTime;
-    verifier?.verify(entity);
+    trust?.(bundle, message);
     return readClaim(parsed);
   } catch (cause) {
     const against = trustedRoot === undefined ? '' : ` against ${trustedRoot.file}`;

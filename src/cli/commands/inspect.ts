@@ -53,7 +53,7 @@ function slotLines(slots: readonly SlotClaim[]): string[] {
     taken.map((claim) => [
       `slot ${claim.slot}`,
       claim.state === 'malformed' ? `malformed: ${claim.reason}` : 'a signature, not checked',
-      claim.state === 'unverified' ? `names ${claim.key ?? 'nobody: it comes with a certificate'}` : '',
+      claim.state === 'unverified' ? `names ${claim.names}` : '',
     ]),
   );
 }
