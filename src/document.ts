@@ -67,6 +67,8 @@ function parsePlainYaml(text: string, lines: LineCounter, at: Place, code: Error
     uniqueKeys: true,
     version: '1.2',
     merge: false,
+    // `!!binary`, `!!set` and their like make values that no document here has: an unresolved tag is refused.
+    resolveKnownTags: false,
     prettyErrors: false,
   });
   const syntax = doc.errors[0] ?? doc.warnings[0];
@@ -200,7 +202,7 @@ function kindOf(value: unknown): string {
   if (isMap(value)) return 'a map';
   if (isSeq(value)) return 'a list';
   if (typeof value === 'boolean') return String(value);
-  return `the ${typeof value} ${shown(value)}`;
+  return isPlain(value) ? `the ${typeof value} ${shown(value)}` : 'something else';
 }
 
 const isPlain = (value: unknown): boolean => ['string', 'number', 'boolean'].includes(typeof value);

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Attacks on the archive by someone who owns the media. Each starts from a good, signed bundle. */
 import { readFileSync, writeFileSync } from 'node:fs';
-import { Header } from 'tar';
 import { describe, expect, it } from 'vitest';
 import { openBundle } from '../../src/bundle/open.ts';
 import { formatSums, DOCUMENTS, parseSums } from '../../src/bundle/sums.ts';
-import { END_OF_ARCHIVE, memberBytes, padding, tarHeader } from '../../src/bundle/tar.ts';
+import { END_OF_ARCHIVE } from '../../src/bundle/tar.ts';
 import { writeBundle } from '../../src/bundle/write.ts';
 import { canonicalJson } from '../../src/json.ts';
 import { digestOf, type Digest } from '../../src/store/digest.ts';
 import { keySigner } from '../../src/trust/sign.ts';
+import { member, pack, reheaded, split, type Member } from '../support/members.ts';
 import { person, policyOf, provenanceOf, sampleBundle, verifyAll } from '../support/sample.ts';
 import { runOk, tempDir } from '../support/workspace.ts';
 
@@ -17,38 +17,6 @@ const alice = person('alice');
 const policy = policyOf([alice]);
 const sample = await sampleBundle();
 const good = readFileSync(await sample.write([alice]));
-
-interface Member {
-  name: string;
-  header: Buffer;
-  content: Buffer;
-}
-
-function split(bytes: Buffer): Member[] {
-  const members: Member[] = [];
-  for (let at = 0; bytes[at] !== 0;) {
-    const { path, size } = new Header(bytes, at) as { path: string; size: number };
-    members.push({
-      name: path,
-      header: bytes.subarray(at, at + 512),
-      content: bytes.subarray(at + 512, at + 512 + size),
-    });
-    at += memberBytes(size);
-  }
-  return members;
-}
-
-const pack = (members: readonly Member[], end: Buffer = END_OF_ARCHIVE): Buffer =>
-  Buffer.concat([
-    ...members.flatMap((m) => [m.header, m.content, Buffer.alloc(padding(m.content.length))]),
-    end,
-  ]);
-
-const member = (name: string, content: Buffer | string): Member => ({
-  name,
-  header: tarHeader(name, Buffer.byteLength(content)),
-  content: Buffer.from(content),
-});
 
 /** Judges a forged archive; the outcome's code, or 'accepted'. */
 async function judge(bytes: Buffer): Promise<string> {
@@ -115,17 +83,7 @@ describe('members', () => {
 describe('headers', () => {
   const reheadered = (edit: (header: Buffer) => void): Promise<string> => {
     const members = split(good);
-    const header = Buffer.from(members[9]!.header);
-    edit(header);
-    header.fill(' ', 148, 156);
-    header.write(
-      `${header
-        .reduce((a, b) => a + b, 0)
-        .toString(8)
-        .padStart(6, '0')}\0 `,
-      148,
-    );
-    members[9]!.header = header;
+    members[9]!.header = reheaded(members[9]!.header, edit);
     return judge(pack(members));
   };
   it.each<[string, (header: Buffer) => void]>([

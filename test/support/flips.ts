@@ -4,6 +4,7 @@
 // and the documents themselves, not the code under test, and covers every byte of the archive once.
 import { readSync, writeSync } from 'node:fs';
 import { Header } from 'tar';
+import { mulberry32 } from './random.ts';
 
 export type Region = { name: string; ranges: Range[]; size: number };
 type Range = { offset: number; size: number };
@@ -132,17 +133,6 @@ function positionIn({ ranges }: Region, index: number): number {
     left -= size;
   }
   throw new RangeError(`${index} is outside of the region`);
-}
-
-/** A small generator of numbers in [0, 1) that can be repeated, which Math.random cannot. */
-function mulberry32(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 /** Flips one bit of an open file in place; doing it twice undoes it. */
