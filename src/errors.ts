@@ -87,6 +87,21 @@ export const ERRORS = {
     about:
       'A blob of the store no longer hashes to its name: a failing disk, or somebody wrote into it. Remove the file that the hint names and run again: it is fetched again.',
   },
+  UPSTREAM_NOT_SIGNED: {
+    exit: 1,
+    about:
+      'The manifest demands a signature of the image or model, and there is none where its maker would put it. Ask the maker, or take the demand out of the manifest.',
+  },
+  UPSTREAM_UNTRUSTED: {
+    exit: 1,
+    about:
+      'The image or model is signed, but not by the key, identity or certificate authority that the manifest names.',
+  },
+  UPSTREAM_BAD_SIGNATURE: {
+    exit: 1,
+    about:
+      'There is a signature of the image or model that does not fit: damaged, moved over from something else, or of content that has changed since. Do not use what it came with before its maker has explained it.',
+  },
   UNSAFE_NAME: {
     exit: 1,
     about: 'A source names a file outside its own folder, or with characters that no file name may have.',
