@@ -10,15 +10,13 @@ import type { Digest } from '../../store/digest.ts';
 import { Base64, checked, readEnvelope, STATEMENT } from './envelope.ts';
 import { describeIdentity, identify, isNamed, type Identity } from './identity.ts';
 import { certificatesOf, NOTES, toBundle, type Annotations } from './legacy.ts';
-import { hintsOf, isSignedBy, type UpstreamKey } from './keys.ts';
+import { cosignHashesOf, hintsOf, isSignedBy, type UpstreamKey } from './keys.ts';
 import { doesNotFit, otherSigner, type Finding } from './verdict.ts';
 
 /** What `cosign sign` states; other predicates are attestations, which say something else about an image. */
 const SIGN_PREDICATE = 'https://sigstore.dev/cosign/sign/v1';
 /** Largest bundle or payload, in bytes. Certificates, logs and timestamps fit in 16,384. */
 export const MAX_SIGNATURE_BYTES = 1024 * 1024;
-/** cosign hashes with SHA-256 whatever the key is. */
-const HASH = 'sha256';
 
 /** Whom the manifest names, with the digest of the file that says so. */
 export type ImageAnchor = { anchor: Digest } & ({ key: UpstreamKey } | { identity: Identity });
@@ -120,7 +118,7 @@ function judge(candidate: Candidate, digest: Digest, anchor: ImageAnchor): Findi
 
 function judgeKey(candidate: Candidate, { key, fingerprint }: UpstreamKey): Finding | UpstreamSigner {
   const { signed, signature, hint, certificates } = candidate;
-  if (isSignedBy(key, signed, signature, HASH)) return fingerprint;
+  if (cosignHashesOf(key).some((hash) => isSignedBy(key, signed, signature, hash))) return fingerprint;
   if (hint !== undefined && hintsOf(key).includes(hint)) {
     return doesNotFit('it names the key that is asked for, and does not verify under it');
   }
@@ -134,8 +132,7 @@ function judgeIdentity(candidate: Candidate, asked: Identity): Finding | Upstrea
   if (leaf === undefined) return otherSigner('a key without a certificate');
   const { json, artifact } = bundle();
   const found = identify(asked.trust, json, artifact);
-  if (found === undefined)
-    return otherSigner('a certificate of an authority that the trusted root does not hold');
+  if (found === undefined) return otherSigner('a certificate that the trusted root does not vouch for');
   const { identity, issuer } = asked;
   return isNamed(found, leaf, asked) ? { identity, issuer } : otherSigner(describeIdentity(found));
 }

@@ -72,15 +72,20 @@ export function hintsOf(key: KeyObject): string[] {
 /** The hint that model_signing writes, and demands. */
 export const omsHintOf = (key: KeyObject): string => sha256Hex(key.export({ type: 'spki', format: 'pem' }));
 
-/** Hash that goes with a curve in OMS (spec v1.0, "Algorithm registry"); cosign takes SHA-256 whatever the key is. */
-const OMS_HASH: Readonly<Record<string, string>> = {
+/** Hash that goes with a curve in OMS (spec v1.0, "Algorithm registry"), and in bundles of cosign 3. */
+const CURVE_HASH: Readonly<Record<string, string>> = {
   prime256v1: 'sha256',
   secp384r1: 'sha384',
   secp521r1: 'sha512',
 };
 
 export const omsHashOf = (key: KeyObject): string | undefined =>
-  OMS_HASH[key.asymmetricKeyDetails?.namedCurve ?? ''];
+  CURVE_HASH[key.asymmetricKeyDetails?.namedCurve ?? ''];
+
+/** cosign 2, and cosign 3 with any other key than ECDSA, hash with SHA-256. */
+export const cosignHashesOf = (key: KeyObject): string[] => [
+  ...new Set(['sha256', omsHashOf(key) ?? 'sha256']),
+];
 
 /** False also for signatures that are not even well-formed. @param hash ignored for Ed25519, which has its own */
 export function isSignedBy(key: KeyObject, bytes: Uint8Array, signature: Uint8Array, hash: string): boolean {
