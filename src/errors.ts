@@ -93,6 +93,21 @@ export const ERRORS = {
     about:
       'The signing command, or one of the Sigstore services of a keyless signer, gave no usable signature. Nothing was signed. The message has its own words; run again when the cause is gone.',
   },
+  UPSTREAM_NOT_SIGNED: {
+    exit: 1,
+    about:
+      'The manifest demands a signature of the image or model, and there is none where its maker would put it. Ask the maker, or take the demand out of the manifest.',
+  },
+  UPSTREAM_UNTRUSTED: {
+    exit: 1,
+    about:
+      'The image or model is signed, but not by the key, identity or certificate authority that the manifest names.',
+  },
+  UPSTREAM_BAD_SIGNATURE: {
+    exit: 1,
+    about:
+      'There is a signature of the image or model that does not fit: damaged, moved over from something else, or of content that has changed since. Do not use what it came with before its maker has explained it.',
+  },
   UNSAFE_NAME: {
     exit: 1,
     about: 'A source names a file outside its own folder, or with characters that no file name may have.',

@@ -13,11 +13,13 @@ import { claimStore } from './claim.ts';
 import { storeConfigs } from './configs.ts';
 import { byKey, SOURCES, type Sources } from './context.ts';
 import { fetchMissing, findMissing, listNeeds } from './gather.ts';
+import { ownSignature } from './lock-signature.ts';
 import type { Lock } from './lockfile.ts';
 import { manifestDigest, type Manifest } from './manifest.ts';
 import { provenanceOf } from './provenance.ts';
 import type { SourceContext } from './sources/source.ts';
 import { checkSpace } from './space.ts';
+import { checkAnchors, readAnchors } from './upstream/anchors.ts';
 
 export interface BuildInput {
   manifest: Manifest;
@@ -79,7 +81,12 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
 async function gather(input: BuildInput, out: string, stale: number): Promise<BundlePlan> {
   const { manifest, lock, sources = SOURCES } = input;
   const context = { ...input.context, platform: lock.platform, emit: input.emit, signal: input.signal };
+  checkAnchors(lock, await readAnchors(manifest, context.baseDir));
   await storeConfigs(manifest, lock, context.baseDir, context.store);
+  for (const model of lock.models) {
+    const own = ownSignature(model);
+    if (own) await context.store.addBytes(own.bytes);
+  }
   const needs = await listNeeds(lock, context, sources);
   const inventory = composeInventory(manifest, lock);
   const plan = await planBundle(inventory, provenanceOf(inventory, manifest, lock), context.store);
@@ -103,7 +110,7 @@ export function composeInventory(manifest: Manifest, lock: Lock): Inventory {
     platform: lock.platform,
     created: lock.created,
     images: lock.images,
-    models: lock.models,
+    models: lock.models.map(({ oms: _, ...model }) => model),
     configs: lock.configs,
     services: byKey(manifest.services).map(([name, service]) => Object.assign({ name }, service)),
     ...(manifest.gateway === undefined ? {} : { gateway: manifest.gateway }),
@@ -116,6 +123,7 @@ function checkLock(manifest: Manifest, lock: Lock): void {
     lock.manifest === manifestDigest(manifest) &&
     lock.platform === manifest.platform &&
     sameOrigins(manifest.images, lock.images) &&
+    lock.models.every(({ name, oms }) => (oms !== undefined) === (manifest.models[name]?.sign === true)) &&
     sameOrigins(manifest.models, lock.models) &&
     byKey(manifest.configs)
       .map(([name]) => name)

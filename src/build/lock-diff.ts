@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What changed between two locks, in words that a reviewer can judge. */
+import { describeSigner, type UpstreamSignature } from '../bundle/inventory.ts';
+import { digestOf } from '../store/digest.ts';
 import type { Lock, LockedImage, LockedModel } from './lockfile.ts';
 
 export interface LockChange {
@@ -53,8 +55,30 @@ function diffImage(a: LockedImage, b: LockedImage): LockChange[] {
     ...changed('image', name, `now taken from ${b.from}, before from ${a.from}`, a.from, b.from),
     ...changed('image', name, text, a.manifest.digest, b.manifest.digest),
     ...changed('image', name, `called ${b.ref}, before ${a.ref}`, a.ref, b.ref),
+    ...diffSignature('image', name, a.signature, b.signature),
   ];
 }
+
+/** Who signed, and who said whom to trust; that another digest is signed follows from the other content. */
+function diffSignature(
+  kind: 'image' | 'model',
+  name: string,
+  a: UpstreamSignature | undefined,
+  b: UpstreamSignature | undefined,
+): LockChange[] {
+  const [before, after] = [a, b].map((signature) => signature && describeSigner(signature.by));
+  if (before !== after) {
+    const text = after === undefined ? 'its signature is not demanded any more' : `signed by ${after}`;
+    return changed(kind, name, before && after ? `${text}, before by ${before}` : text, before, after);
+  }
+  return [
+    ...changed(kind, name, 'the file that says who may sign it has other content', a?.anchor, b?.anchor),
+    ...changed(kind, name, `its signature is in another form: ${b?.kind}`, a?.kind, b?.kind),
+  ];
+}
+
+/** Fingerprint of the key that made model.sig for us. */
+const ownKey = ({ oms }: LockedModel): string | undefined => oms && digestOf(Buffer.from(oms.key, 'base64'));
 
 function diffModel(a: LockedModel, b: LockedModel): LockChange[] {
   const { name } = a;
@@ -79,6 +103,8 @@ function diffModel(a: LockedModel, b: LockedModel): LockChange[] {
       a.license,
       b.license,
     ),
+    ...diffSignature('model', name, a.signature, b.signature),
+    ...changed('model', name, `model.sig is by key ${ownKey(b) ?? 'nobody'} now`, ownKey(a), ownKey(b)),
     ...files,
   ];
 }

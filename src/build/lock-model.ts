@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { isSafePath } from '../bundle/inventory.ts';
+import { describeSigner, isSafePath } from '../bundle/inventory.ts';
 import { SealiftError } from '../errors.ts';
 import type { Digest, Expected } from '../store/digest.ts';
 import { caseCollisions } from './collide.ts';
 import { asItem, type Sources } from './context.ts';
 import { checkedByGit, recall, remember } from './gitindex.ts';
+import { demandSignature, withOwnSignature, type LockTrust } from './lock-signature.ts';
 import type { LockedModel } from './lockfile.ts';
 import type { Manifest } from './manifest.ts';
 import { inParallel } from './pool.ts';
@@ -21,36 +22,98 @@ const ATTEMPTS = 4;
 /**
  * Resolves a model to a commit and to the sha256 and size of every file. Files in LFS have their sha256 from the
  * hub and are not fetched; the others are, into the store.
- * @throws {SealiftError} UNSAFE_NAME, MANIFEST_INVALID (no file is left), SOURCE_INVALID, and the source's own
+ * @throws {SealiftError} UNSAFE_NAME, MANIFEST_INVALID (no file is left), SOURCE_INVALID, UPSTREAM_NOT_SIGNED,
+ *   UPSTREAM_UNTRUSTED, UPSTREAM_BAD_SIGNATURE, KEY_MISSING, and the source's own
  */
 export async function lockModel(
   name: string,
   entry: ModelEntry,
   context: SourceContext,
   sources: Sources,
+  trust: LockTrust,
 ): Promise<LockedModel> {
   const item = { id: `model ${name}`, kind: 'model' as const, label: `${name} ← ${entry.from}` };
   return asItem(context.emit, item, async () => {
     const source = sources.model(entry.from, context);
-    const choose: ChooseFiles = (listed) => chooseFiles(name, entry, listed, context);
+    let listed: readonly SourceFile[] = [];
+    const choose: ChooseFiles = (all) => {
+      listed = all;
+      return chooseFiles(name, entry, all, context);
+    };
     const resolved = await source.resolve(context.emit, choose);
-    const byContent = new Map<string, Promise<Digest>>();
-    const files = await inParallel(resolved.files, context.signal, async (file, signal) => {
-      const digest =
-        file.digest ?? once(byContent, file, () => lockFile(name, file, resolved, { ...context, signal }));
-      return { path: file.path, digest: await digest, size: file.size };
-    });
-    const { hub, repo, revision, license } = resolved;
-    const origin = {
-      ...(hub === undefined ? {} : { hub }),
-      ...(repo === undefined ? {} : { repo }),
-      revision,
-      ...(license === undefined ? {} : { license }),
+    const carried = await lockFiles(name, resolved, context);
+    const signature = await demandSignature(name, carried, trust, (path, maxBytes) =>
+      readFile(
+        name,
+        listed.find((file) => file.path === path),
+        maxBytes,
+        resolved,
+        context,
+      ),
+    );
+    const { files, oms } = withOwnSignature(name, entry, carried, trust);
+    const result = {
+      name,
+      from: entry.from,
+      ...originOf(resolved),
+      ...(signature === undefined ? {} : { signature }),
+      files,
+      ...(oms === undefined ? {} : { oms }),
     };
     const bytes = files.reduce((sum, file) => sum + file.size, 0);
-    const detail = `${revision.slice(0, 19)}, ${files.length} files, ${bytes} bytes`;
-    return { result: { name, from: entry.from, ...origin, files }, detail };
+    const signer = signature === undefined ? '' : `, signed by ${describeSigner(signature.by)}`;
+    const detail = `${resolved.revision.slice(0, 19)}, ${files.length} files, ${bytes} bytes${signer}`;
+    return { result, detail };
   });
+}
+
+function originOf({
+  hub,
+  repo,
+  revision,
+  license,
+}: ResolvedModel): Omit<LockedModel, 'name' | 'from' | 'files'> {
+  return {
+    ...(hub === undefined ? {} : { hub }),
+    ...(repo === undefined ? {} : { repo }),
+    revision,
+    ...(license === undefined ? {} : { license }),
+  };
+}
+
+async function lockFiles(
+  name: string,
+  resolved: ResolvedModel,
+  context: SourceContext,
+): Promise<LockedModel['files']> {
+  const byContent = new Map<string, Promise<Digest>>();
+  return inParallel(resolved.files, context.signal, async (file, signal) => {
+    const digest =
+      file.digest ?? once(byContent, file, () => lockFile(name, file, resolved, { ...context, signal }));
+    return { path: file.path, digest: await digest, size: file.size };
+  });
+}
+
+/** The content of a small file that may not be carried; undefined when the model has no such file. */
+async function readFile(
+  name: string,
+  file: SourceFile | undefined,
+  maxBytes: number,
+  resolved: ResolvedModel,
+  context: SourceContext,
+): Promise<Buffer | undefined> {
+  if (file === undefined) return undefined;
+  const what = `model ${name}: ${file.path}`;
+  if (file.size > maxBytes)
+    throw new SealiftError(
+      'SOURCE_INVALID',
+      `${what} is ${file.size} bytes, more than the ${maxBytes} allowed`,
+    );
+  const digest = file.digest ?? (await lockFile(name, file, resolved, context));
+  const expected = { digest, size: file.size };
+  const signal = context.signal ? { signal: context.signal } : {};
+  await context.store.add(expected, resolved.file(file.path), { what, ...signal });
+  return context.store.readBytes(expected, maxBytes);
 }
 
 /** The files to carry, sorted by path, after every check that needs names only. */

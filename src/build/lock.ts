@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Locking: tags become digests, branches become commits, files get their sha256 (DESIGN §1, "lock"). */
-import { ImageRef } from '../bundle/inventory.ts';
+import type { KeyObject } from 'node:crypto';
+import { describeSigner, ImageRef } from '../bundle/inventory.ts';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import { claimStore } from './claim.ts';
 import { caseCollisions } from './collide.ts';
@@ -8,10 +9,13 @@ import { lockConfigs } from './configs.ts';
 import { asItem, byKey, SOURCES, type Sources } from './context.ts';
 import { storeImageMeta } from './image.ts';
 import { lockModel } from './lock-model.ts';
+import type { LockTrust } from './lock-signature.ts';
 import { lockBytes, LockSchema, type Lock, type LockedImage } from './lockfile.ts';
 import { manifestDigest, type Manifest } from './manifest.ts';
 import { inParallel } from './pool.ts';
 import type { ResolvedImage, SourceContext } from './sources/source.ts';
+import { readAnchors } from './upstream/anchors.ts';
+import { verifyImageSignature } from './upstream/image-signature.ts';
 
 export { diffLocks, type LockChange } from './lock-diff.ts';
 export { lockBytes, lockPath, parseLock, type Lock } from './lockfile.ts';
@@ -20,7 +24,9 @@ export { lockBytes, lockPath, parseLock, type Lock } from './lockfile.ts';
  * Resolves everything that the manifest names. Holds the store's lock meanwhile.
  * @param previous the lock so far; when nothing changed, its date is kept and the result has its very bytes
  * @param now the date of a new lock
- * @throws {SealiftError} the sources' own codes; MANIFEST_INVALID, UNSAFE_NAME, PLATFORM_NOT_FOUND, LOCKED
+ * @param modelKey signs models with `sign: true`; ECDSA P-256
+ * @throws {SealiftError} the sources' own codes; MANIFEST_INVALID, UNSAFE_NAME, PLATFORM_NOT_FOUND, LOCKED,
+ *   FILE_MISSING, KEY_INVALID, KEY_MISSING, UPSTREAM_NOT_SIGNED, UPSTREAM_UNTRUSTED, UPSTREAM_BAD_SIGNATURE
  */
 export async function resolveLock(
   manifest: Manifest,
@@ -28,10 +34,13 @@ export async function resolveLock(
   previous: Lock | undefined,
   now: Date,
   sources: Sources = SOURCES,
+  modelKey?: KeyObject,
 ): Promise<Lock> {
   const release = await claimStore(context.store, 'lock');
   try {
-    const lock = await resolveAll(manifest, { ...context, platform: manifest.platform }, now, sources);
+    const anchors = await readAnchors(manifest, context.baseDir);
+    const trust = { anchors, modelKey, previous: previous?.models ?? [], now };
+    const lock = await resolveAll(manifest, { ...context, platform: manifest.platform }, trust, sources);
     const kept = previous && { ...lock, created: previous.created };
     return kept && lockBytes(kept).equals(lockBytes(previous)) ? kept : lock;
   } catch (error) {
@@ -44,24 +53,24 @@ export async function resolveLock(
 async function resolveAll(
   manifest: Manifest,
   context: SourceContext,
-  now: Date,
+  trust: LockTrust,
   sources: Sources,
 ): Promise<Lock> {
   const configs = await lockConfigs(manifest, context.baseDir);
   warnOfCollisions(Object.keys(manifest.configs), context);
   context.emit({ type: 'stage', name: 'lock' });
   const images = await inParallel(byKey(manifest.images), context.signal, ([name, entry], signal) =>
-    lockImage(name, entry, { ...context, signal }, sources),
+    lockImage(name, entry, { ...context, signal }, sources, trust),
   );
   refuseTwoMeanings(images);
   const models = [];
   // One after the other: the files of one model already use all transfers.
   for (const [name, entry] of byKey(manifest.models))
-    models.push(await lockModel(name, entry, context, sources));
+    models.push(await lockModel(name, entry, context, sources, trust));
   return checked({
     apiVersion: 'sealift.dev/v1',
     kind: 'Lock',
-    created: now.toISOString().replace(/\.\d+Z$/, 'Z'),
+    created: trust.now.toISOString().replace(/\.\d+Z$/, 'Z'),
     manifest: manifestDigest(manifest),
     platform: manifest.platform,
     images,
@@ -75,6 +84,7 @@ async function lockImage(
   entry: Manifest['images'][string],
   context: SourceContext,
   sources: Sources,
+  { anchors }: LockTrust,
 ): Promise<LockedImage> {
   const item = { id: `image ${name}`, kind: 'image' as const, label: `${name} ← ${entry.from}` };
   return asItem(context.emit, item, async () => {
@@ -82,11 +92,17 @@ async function lockImage(
     const ref = refOf(name, entry, resolved);
     await storeImageMeta(name, resolved, context);
     const { mediaType, digest, size } = resolved.manifest;
-    const index = resolved.index === undefined ? {} : { index: resolved.index };
-    return {
-      result: { name, from: entry.from, ref, manifest: { mediaType, digest, size }, ...index },
-      detail: digest,
+    const anchor = anchors.images.get(name);
+    const signature = anchor && (await verifyImageSignature(name, resolved, anchor));
+    const result = {
+      name,
+      from: entry.from,
+      ref,
+      manifest: { mediaType, digest, size },
+      ...(resolved.index === undefined ? {} : { index: resolved.index }),
+      ...(signature === undefined ? {} : { signature }),
     };
+    return { result, detail: signature ? `${digest}, signed by ${describeSigner(signature.by)}` : digest };
   });
 }
 

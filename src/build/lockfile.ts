@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The lock as a file: what a manifest resolved to. Canonical JSON, committed beside the manifest, read in diffs. */
 import { z } from 'zod';
-import { Inventory } from '../bundle/inventory.ts';
+import { Inventory, InventoryModel } from '../bundle/inventory.ts';
 import { SealiftError } from '../errors.ts';
 import { canonicalJson, parseJson } from '../json.ts';
 import { DigestSchema } from '../bundle/inventory.ts';
@@ -9,15 +9,23 @@ import { DigestSchema } from '../bundle/inventory.ts';
 /** Longest lock that is read, in bytes; a file of a model takes about 200. */
 export const MAX_LOCK_BYTES = 64 * 1024 * 1024;
 
+const Base64 = z.string().regex(/^[A-Za-z0-9+/]{1,512}={0,2}$/, 'expected base64');
+
+/** What model.sig cannot be derived from: ECDSA signatures are random, and a build must not be. */
+const LockedOms = z.strictObject({
+  key: Base64.describe('DER SubjectPublicKeyInfo of the key that signed'),
+  signature: Base64.describe('DER ECDSA over the statement that the files make'),
+});
+
 /** Images, models and configs stand in the lock as they will stand in the bundle's inventory. */
 export const LockSchema = Inventory.pick({
   apiVersion: true,
   created: true,
   platform: true,
   images: true,
-  models: true,
   configs: true,
 }).extend({
+  models: z.array(InventoryModel.extend({ oms: LockedOms.optional() })),
   kind: z.literal('Lock'),
   manifest: DigestSchema.describe('manifestDigest of the manifest that was locked'),
 });

@@ -58,8 +58,41 @@ const Pattern = z
   .refine(printable, PRINTABLE);
 const Patterns = z.array(Pattern).min(1).max(256);
 
+const FilePath = z.string().min(1).max(4096).refine(printable, PRINTABLE);
+
+/** Fulcio writes identities in ASCII; anything else here could only be a look-alike. */
+const CertificateText = z
+  .string()
+  .min(1)
+  .max(2048)
+  .regex(/^[\x21-\x7e]+$/, 'expected printable ASCII without spaces, exactly as the certificate has it');
+
+const IMAGE_SIGNATURE =
+  "Whose cosign signature the image must have: either 'key', or 'identity', 'issuer' and 'trustedRoot'";
+const ImageSignature = z.strictObject({
+  key: FilePath.optional().describe("File with the signer's public key, PEM, relative to this file"),
+  identity: CertificateText.optional().describe(
+    "The signer's URI or mail address as the certificate has it; compared as it stands, never a pattern",
+  ),
+  issuer: CertificateText.optional().describe('URL of the OpenID issuer that vouched for the identity'),
+  trustedRoot: FilePath.optional().describe(
+    'File with the trusted_root.json of the Sigstore instance, relative to this file',
+  ),
+});
+
+const MODEL_SIGNATURE =
+  "Whose OMS signature (model.sig) the model must have: either 'key' or 'certificateRoot'";
+const ModelSignature = z.strictObject({
+  key: FilePath.optional().describe("File with the signer's public key, PEM, relative to this file"),
+  certificateRoot: FilePath.optional().describe(
+    'File with the root certificate, PEM, under which every certificate may sign; relative to this file',
+  ),
+  file: SafePath.optional().describe('Path of the signature within the model; by default model.sig'),
+});
+
 const ImageEntry = z.strictObject({
   from: ImageFrom,
+  signature: ImageSignature.optional().describe(IMAGE_SIGNATURE),
   as: ImageRef.optional().describe(
     'The full reference that the image gets in the enclave; by default the one it has where it comes from',
   ),
@@ -67,6 +100,11 @@ const ImageEntry = z.strictObject({
 
 const ModelEntry = z.strictObject({
   from: ModelFrom,
+  signature: ModelSignature.optional().describe(MODEL_SIGNATURE),
+  sign: z
+    .boolean()
+    .optional()
+    .describe('Sign the carried files with `sealift lock --model-key`, into an OMS model.sig beside them'),
   include: Patterns.optional().describe(`Files to carry; by default all. ${PATTERN_HELP}`),
   exclude: Patterns.optional().describe(`Files to leave out, stronger than include. ${PATTERN_HELP}`),
 });
@@ -101,7 +139,43 @@ const ManifestShape = z
 
 export type Manifest = z.infer<typeof ManifestShape>;
 
-const ManifestSchema = ManifestShape.superRefine(checkNames);
+const ManifestSchema = ManifestShape.superRefine(checkNames).superRefine(checkSignatures);
+
+/** False for what an engine or a file holds: there is no place beside it where a signature could be looked up. */
+export const isFromRegistry = (from: string): boolean => !/^(docker-daemon|oci|oci-archive):/.test(from);
+
+/** Exactly one form of each demand. Here and not as a union, whose errors nobody can read. */
+function checkSignatures(manifest: Manifest, context: z.RefinementCtx): void {
+  const refuse = (path: string[], message: string | undefined): void => {
+    if (message !== undefined) context.addIssue({ code: 'custom', path, message });
+  };
+  for (const [name, { from, signature }] of Object.entries(manifest.images)) {
+    if (signature === undefined) continue;
+    const path = ['images', name, 'signature'];
+    const nowhere = 'signatures can be looked up in a registry only, and this image is from elsewhere';
+    refuse(path, isFromRegistry(from) ? undefined : nowhere);
+    refuse(path, formProblem(signature, ['key'], ['identity', 'issuer', 'trustedRoot']));
+  }
+  for (const [name, { signature }] of Object.entries(manifest.models)) {
+    if (signature === undefined) continue;
+    refuse(['models', name, 'signature'], formProblem(signature, ['key'], ['certificateRoot']));
+  }
+}
+
+/** What is wrong with the choice between two sets of keys that exclude each other. */
+function formProblem<T extends object>(
+  given: T,
+  ...forms: readonly (readonly (keyof T & string)[])[]
+): string | undefined {
+  const begun = forms.filter((form) => form.some((key) => given[key] !== undefined));
+  const all = forms.map((form) => form.join(', '));
+  if (begun.length !== 1)
+    return `expected either ${all.join(', or ')}${begun.length > 1 ? ', not both' : ''}`;
+  const missing = begun[0]!.filter((key) => given[key] === undefined);
+  return missing.length === 0
+    ? undefined
+    : `${begun[0]!.join(', ')} belong together: ${missing.join(', ')} missing`;
+}
 
 /** Services and the gateway must name what the manifest carries. */
 function checkNames(manifest: Manifest, context: z.RefinementCtx): void {

@@ -112,25 +112,56 @@ export const GatewaySpec = z.strictObject({ image: Name.describe('Key of the ngi
 const Descriptor = z.strictObject({ mediaType: Line, digest: DigestSchema, size: Size });
 export type Descriptor = z.infer<typeof Descriptor>;
 
+/** Who signed something upstream, in the terms in which the manifest named them (FORMAT.md §4.5). */
+const UpstreamSigner = z.union([
+  DigestSchema.describe("sha256 of the key's DER SubjectPublicKeyInfo"),
+  z.strictObject({ identity: Line, issuer: Line }),
+  z.strictObject({
+    subject: Line.describe("The signing certificate's, for people; the two digests are what counts"),
+    certificate: DigestSchema.describe('sha256 of the signing certificate, DER'),
+    root: DigestSchema.describe('sha256 of the root certificate that it leads to, DER'),
+  }),
+]);
+export type UpstreamSigner = z.infer<typeof UpstreamSigner>;
+
+const UpstreamSignature = z.strictObject({
+  kind: z.enum(['sigstore-bundle', 'simple-signing', 'oms']),
+  over: DigestSchema.describe(
+    "The signed digest: of the image's index or manifest, or the root digest of OMS",
+  ),
+  by: UpstreamSigner,
+  anchor: DigestSchema.describe('sha256 of the file from which the lock knew whom to trust'),
+});
+/** A signature of the image's or model's own maker, as it was verified when the lock was made. */
+export type UpstreamSignature = z.infer<typeof UpstreamSignature>;
+
+/** A signer for people: a key by its fingerprint, a certificate by its name and what makes it unmistakable. */
+export function describeSigner(by: UpstreamSigner): string {
+  if (typeof by === 'string') return `key ${by}`;
+  return 'identity' in by ? `${by.identity} (${by.issuer})` : `${by.subject} (certificate ${by.certificate})`;
+}
+
 const InventoryImage = z.strictObject({
   name: Name,
   ref: ImageRef.describe('The reference under which the engine knows the image after loading'),
   from: Line.describe('Where the lock found it'),
   manifest: Descriptor.describe("The platform's manifest"),
   index: DigestSchema.optional().describe('The multi-platform index that the tag named, when there was one'),
+  signature: UpstreamSignature.optional(),
 });
 export type InventoryImage = z.infer<typeof InventoryImage>;
 
 export const ModelFile = z.strictObject({ path: SafePath, digest: DigestSchema, size: Size });
 export type ModelFile = z.infer<typeof ModelFile>;
 
-const InventoryModel = z.strictObject({
+export const InventoryModel = z.strictObject({
   name: Name,
   from: Line,
   hub: Line.optional().describe('Base URL of the hub'),
   repo: Line.optional(),
   revision: Line.describe('Commit of the hub, or sha256 over the file list for local files'),
   license: Line.optional(),
+  signature: UpstreamSignature.optional(),
   files: z.array(ModelFile).min(1).describe('Sorted by path, by UTF-16 code unit'),
 });
 export type InventoryModel = z.infer<typeof InventoryModel>;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Passphrases and keys. They come from a file, a file descriptor or the terminal; never from argv or env. */
+import type { KeyObject } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import { isEncryptedKey, loadPrivateKey } from '../trust/private-keys.ts';
@@ -88,17 +89,22 @@ export async function loadKeys(
 ): Promise<Signer[]> {
   const given = await givenPassphrase(source);
   const signers: Signer[] = [];
-  for (const file of files) {
-    const pem = await readText(
-      file,
-      'the key',
-      'FILE_MISSING',
-      'check the path; `sealift keygen` makes a key',
-    );
-    const passphrase = given ?? (isEncryptedKey(pem) ? await askFor(file, io) : undefined);
-    signers.push(keySigner(loadPrivateKey(pem, passphrase, file)));
-  }
+  for (const file of files) signers.push(keySigner(await openKey(file, given, io)));
   return signers;
+}
+
+/**
+ * Reads one private key, for what is signed in another form than a bundle.
+ * @throws {SealiftError} FILE_MISSING, KEY_INVALID, WRONG_PASSPHRASE, USAGE
+ */
+export async function loadKey(file: string, source: PassphraseSource, io: Io): Promise<KeyObject> {
+  return openKey(file, await givenPassphrase(source), io);
+}
+
+async function openKey(file: string, given: string | undefined, io: Io): Promise<KeyObject> {
+  const pem = await readText(file, 'the key', 'FILE_MISSING', 'check the path; `sealift keygen` makes a key');
+  const passphrase = given ?? (isEncryptedKey(pem) ? await askFor(file, io) : undefined);
+  return loadPrivateKey(pem, passphrase, file);
 }
 
 async function askFor(file: string, io: Io): Promise<string> {

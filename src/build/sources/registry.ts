@@ -5,8 +5,9 @@ import { SealiftError } from '../../errors.ts';
 import { digestOf, isDigest, type Expected } from '../../store/digest.ts';
 import type { BlobSource } from '../../store/store.ts';
 import { withoutUserinfo } from './address.ts';
+import { attachedTo, type AskOptions } from './attached.ts';
 import { authorize, unauthorized, type AuthTarget } from './auth.ts';
-import type { HttpClient, HttpHead, HttpResponse } from './http.ts';
+import type { HttpClient, HttpDocument, HttpHead, HttpResponse } from './http.ts';
 import {
   ACCEPT_MANIFESTS,
   assertBytes,
@@ -87,7 +88,8 @@ class RegistryRepository {
 
   #image(manifest: Descriptor, manifestBytes: Buffer): ResolvedImage {
     const ref = fullName(this.#reference);
-    return { ref, manifest, manifestBytes, blob: (expected) => this.#blob(expected) };
+    const attached = attachedTo((path, options) => this.#document(path, options), this.#what);
+    return { ref, manifest, manifestBytes, blob: (expected) => this.#blob(expected), attached };
   }
 
   #blob({ digest, size }: Expected): BlobSource {
@@ -124,6 +126,21 @@ class RegistryRepository {
     const claimed = headers['docker-content-digest'];
     if (isDigest(claimed)) assertBytes(bytes, { digest: claimed }, what, 'SOURCE_INVALID');
     return { bytes, contentType: headers['content-type'] };
+  }
+
+  /** Any small document, as it is; undefined when the answer has one of the statuses that mean there is none. */
+  async #document(
+    path: string | URL,
+    { accept, maxBytes, what, missing }: AskOptions,
+  ): Promise<HttpDocument | undefined> {
+    const { http, signal } = this.#target;
+    const url = typeof path === 'string' ? this.#url(path) : path;
+    const answer = await this.#authorized((auth) =>
+      http.bytes(url, { headers: { accept, ...auth }, signal, what }, maxBytes),
+    );
+    if (missing?.has(answer.status) === true) return undefined;
+    if (answer.status !== 200) throw this.#refusal(answer, what);
+    return answer;
   }
 
   /**

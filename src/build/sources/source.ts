@@ -4,6 +4,7 @@ import type { Emit } from '../../events.ts';
 import type { Descriptor } from '../../bundle/inventory.ts';
 import type { Digest, Expected } from '../../store/digest.ts';
 import type { BlobSource, Store } from '../../store/store.ts';
+import type { Attached } from './attached.ts';
 import type { Credentials } from './credentials.ts';
 import type { NetworkOptions } from './http.ts';
 
@@ -22,6 +23,8 @@ export interface ResolvedImage {
   index?: Digest;
   /** The config and the layers, by digest. */
   blob(expected: Expected): BlobSource;
+  /** What lies beside the image, signatures for one. Only registries have that. */
+  attached?: Attached;
 }
 
 export type ChooseFiles = (listed: readonly SourceFile[]) => SourceFile[];

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { KeyObject } from 'node:crypto';
+import { describeSigner, type UpstreamSignature } from '../../bundle/inventory.ts';
+import type { Manifest } from '../../build/manifest.ts';
 import { diffLocks, lockBytes, resolveLock, type Lock, type LockChange } from '../../build/lock.ts';
 import { SealiftError } from '../../errors.ts';
 import type { Emit } from '../../events.ts';
@@ -9,6 +12,8 @@ import type { Io } from '../context.ts';
 import { count } from '../format.ts';
 import { formatBytes } from '../../text.ts';
 import { table } from '../output.ts';
+import { digestOf } from '../../store/digest.ts';
+import { loadKey, PASSPHRASE_OPTIONS, passphraseFlags, type PassphraseSource } from '../secrets.ts';
 import {
   openSources,
   readLock,
@@ -21,6 +26,8 @@ import {
 interface LockOptions {
   manifest: string | undefined;
   frozen: boolean;
+  modelKey: string | undefined;
+  passphrase: PassphraseSource;
   sources: SourceFlags;
 }
 
@@ -29,24 +36,37 @@ export const lock = command<LockOptions>({
   summary: 'Resolve a manifest to digests and commits',
   about: [
     'Resolves every tag to the digest of its image and every revision to a commit with size and sha256 of each file, writes them to the lock beside the manifest (demo.yaml: demo.lock.json), and says what changed since the last lock. Review that, and commit the lock: `sealift build` carries exactly what it names.',
+    'Where the manifest demands a signature of an image (cosign) or a model (OMS), it is checked here, and the lock says who signed. Models with `sign: true` are signed with --model-key: a model.sig is carried with them that `model_signing verify` accepts. It stays until the files or the key change; until then no key is needed.',
     'With --frozen nothing is written, and a lock that would change is a failure.',
   ],
   positional: { name: 'MANIFEST', about: 'the manifest (default: sealift.yaml)', required: false },
-  options: [{ flags: '--frozen', about: 'fail when the lock would change' }, ...SOURCE_OPTIONS],
+  options: [
+    { flags: '--frozen', about: 'fail when the lock would change' },
+    { flags: '--model-key <FILE>', about: 'sign models that say sign: true with this private key' },
+    ...PASSPHRASE_OPTIONS,
+    ...SOURCE_OPTIONS,
+  ],
   examples: [
     ['sealift lock', 'locks sealift.yaml into sealift.lock.json'],
     ['sealift lock demo.yaml --frozen', 'in CI: has anything moved since the lock?'],
   ],
   exits: [12, 20],
-  parse: (given) => ({ manifest: given.positional, frozen: given.is('frozen'), sources: sourceFlags(given) }),
+  parse: (given) => ({
+    manifest: given.positional,
+    frozen: given.is('frozen'),
+    modelKey: given.text('modelKey'),
+    passphrase: passphraseFlags(given),
+    sources: sourceFlags(given),
+  }),
   run: runLock,
 });
 
 async function runLock(options: LockOptions, io: Io): Promise<Result> {
   const file = await readManifest(options.manifest);
   const previous = await readPrevious(file.lockFile, options.frozen, io.emit);
+  const modelKey = await readModelKey(options, file.manifest, io);
   const context = await openSources(options.sources, file, io, runCredentialHelper(io));
-  const fresh = await resolveLock(file.manifest, context, previous, io.now());
+  const fresh = await resolveLock(file.manifest, context, previous, io.now(), undefined, modelKey);
   const bytes = lockBytes(fresh);
   const same = previous !== undefined && lockBytes(previous).equals(bytes);
   const changes = previous === undefined ? [] : diffLocks(previous, fresh);
@@ -57,6 +77,20 @@ async function runLock(options: LockOptions, io: Io): Promise<Result> {
     data: { lock: file.lockFile, written: !same, first: previous === undefined, changes, ...sumsOf(fresh) },
     text: [...summary(file.lockFile, previous, same), ...changeLines(changes), ...contents(fresh)],
   };
+}
+
+/** @throws {SealiftError} USAGE when nothing is there to be signed, and what reading a key throws */
+async function readModelKey(
+  { modelKey, passphrase }: LockOptions,
+  manifest: Manifest,
+  io: Io,
+): Promise<KeyObject | undefined> {
+  if (modelKey === undefined) return undefined;
+  if (Object.values(manifest.models).some(({ sign }) => sign === true))
+    return loadKey(modelKey, passphrase, io);
+  throw new SealiftError('USAGE', '--model-key is given, and no model of the manifest is to be signed', {
+    hint: 'add sign: true to the model, or leave --model-key out',
+  });
 }
 
 /** The lock so far. One that cannot be read is written anew, unless it is to be held to. */
@@ -102,11 +136,21 @@ function changeLines(changes: readonly LockChange[]): string[] {
   ];
 }
 
+const signedBy = ({ signature }: { signature?: UpstreamSignature | undefined }): string[][] =>
+  signature ? [['', '', `signed by ${describeSigner(signature.by)}`]] : [];
+
 function contents(locked: Lock): string[] {
   const { files, bytes } = sumsOf(locked);
   const rows = [
-    ...locked.images.map((image) => ['image', image.name, `${image.from}  ${image.manifest.digest}`]),
-    ...locked.models.map((model) => ['model', model.name, `${model.from}  ${model.revision}`]),
+    ...locked.images.flatMap((image) => [
+      ['image', image.name, `${image.from}  ${image.manifest.digest}`],
+      ...signedBy(image),
+    ]),
+    ...locked.models.flatMap((model) => [
+      ['model', model.name, `${model.from}  ${model.revision}`],
+      ...signedBy(model),
+      ...(model.oms ? [['', '', `model.sig by key ${digestOf(Buffer.from(model.oms.key, 'base64'))}`]] : []),
+    ]),
     ...locked.configs.map((config) => ['config', config.name, config.digest]),
   ];
   return ['', ...table(rows), '', `${count(files, 'model file')}, ${formatBytes(bytes)}`];
