@@ -15,7 +15,7 @@ import { parseInventory, purposeOf, type Descriptor, type Inventory } from './in
 import { deriveLayout, type Layout } from './layout.ts';
 import { MAX_DOCUMENT_BYTES, MAX_IMAGE_JSON_BYTES } from './limits.ts';
 import { parseImageConfig, parseImageManifest, type ImageManifest } from './oci.ts';
-import { checkProvenance } from './provenance.ts';
+import { checkProvenance, type SignedProvenance } from './provenance.ts';
 import { FileSource, type ByteSource } from './source.ts';
 import { blobName, DOCUMENTS, parseSums, type DocumentName, type Sums } from './sums.ts';
 
@@ -45,6 +45,8 @@ export interface VerifiedImage {
 
 interface Opened {
   policy: TrustPolicy;
+  judgedAt: Date;
+  provenance: SignedProvenance;
   source: ByteSource;
   digest: Digest;
   inventory: Inventory;
@@ -68,6 +70,10 @@ export class VerifiedBundle {
   readonly size: number;
   readonly inventory: Inventory;
   readonly verdict: Verdict;
+  /** The policy that allowed it, and the time at which it was judged. */
+  readonly policy: TrustPolicy;
+  readonly judgedAt: Date;
+  readonly provenance: SignedProvenance;
   readonly images: readonly VerifiedImage[];
   readonly #opened: Opened;
 
@@ -78,6 +84,9 @@ export class VerifiedBundle {
     this.size = opened.source.size;
     this.inventory = opened.inventory;
     this.verdict = opened.verdict;
+    this.policy = opened.policy;
+    this.judgedAt = opened.judgedAt;
+    this.provenance = opened.provenance;
     this.images = opened.images;
     this.#opened = opened;
   }
@@ -111,7 +120,7 @@ export class VerifiedBundle {
    */
   recheckPolicy(installed: { version: string; digest: Digest } | undefined): void {
     const { name, version } = this.inventory;
-    checkPolicy({ name, version, digest: this.digest }, this.#opened.policy, installed);
+    checkPolicy({ name, version, digest: this.digest }, this.policy, installed);
   }
 
   /**
@@ -198,7 +207,7 @@ async function judge(source: ByteSource, options: OpenOptions): Promise<Opened> 
     options.installed?.(inventory.name),
   );
   ok('policy', `policy ${options.policy.version} allows ${inventory.name} ${inventory.version}`);
-  checkProvenance(documents.get('provenance.json')!, documents.get('bundle.json')!);
+  const provenance = checkProvenance(documents.get('provenance.json')!, documents.get('bundle.json')!);
   const blobs = await walkBlobs(walk, sums);
   await walk.end();
   const images = await readImages(inventory, blobs, walk);
@@ -208,6 +217,8 @@ async function judge(source: ByteSource, options: OpenOptions): Promise<Opened> 
   ok('structure', `${sums.blobs.length} blobs, ${source.size} bytes, canonical`);
   return {
     policy: options.policy,
+    judgedAt: options.now,
+    provenance,
     source,
     digest,
     inventory,

@@ -47,6 +47,16 @@ export class Home {
     return this.path('trust.yaml');
   }
 
+  /** Which policy was adopted, and the latest time seen; trust-state.ts reads and writes it. */
+  get trustStateFile(): string {
+    return this.path('trust-state.json');
+  }
+
+  /** Policies that were replaced, and the signatures that did it. */
+  get trustFolder(): string {
+    return this.path('trust');
+  }
+
   get journalFile(): string {
     return this.path('journal.json');
   }
@@ -147,7 +157,7 @@ export class Home {
   async sweep(): Promise<void> {
     await rm(this.path('spool'), { recursive: true, force: true });
     const releases = await readdir(this.path('releases')).catch(() => []);
-    for (const folder of ['.', 'secrets', ...releases.map((name) => join('releases', name))])
+    for (const folder of ['.', 'secrets', 'trust', ...releases.map((name) => join('releases', name))])
       await this.#sweepFolder(this.path(folder));
   }
 }

@@ -19,6 +19,8 @@ export interface AcceptedSignature {
   /** Name that the policy gives the signer. */
   signer: string;
   fingerprint: string;
+  /** When it was made, by a timestamp that was verified; a key alone proves no time. */
+  signedAt?: Date;
 }
 
 export type RejectionReason =
@@ -56,6 +58,7 @@ interface Court {
  * that are rejected do not spoil a threshold that others meet: anyone who holds the media can write a slot.
  * @param sums the bytes of SHA256SUMS
  * @param now the time against which validity windows are held
+ * @param subject what the bytes are, for messages: they begin with it
  * @throws {SealiftError} NOT_SIGNED, BAD_SIGNATURE, UNTRUSTED_SIGNER, SIGNER_REVOKED, SIGNER_EXPIRED or
  *   THRESHOLD_NOT_MET; its details list the finding for each slot and the keys that would count
  */
@@ -64,6 +67,7 @@ export function verifySignatures(
   slots: readonly Uint8Array[],
   policy: TrustPolicy,
   now: Date,
+  subject = 'the bundle',
 ): Verdict {
   // A Map, so that a hint like `__proto__` finds nothing.
   const signers = new Map(policy.signers.map((signer) => [keyHint(signer.publicKey), signer]));
@@ -76,7 +80,7 @@ export function verifySignatures(
   };
   for (const [slot, bytes] of slots.entries()) record(verdict, judgeSlot(court, bytes, slot));
   // Negated, so that a threshold that is no number (a policy not made by parseTrustPolicy) refuses.
-  if (!(verdict.accepted.length >= Math.max(1, policy.threshold))) throw refusal(verdict, policy);
+  if (!(verdict.accepted.length >= Math.max(1, policy.threshold))) throw refusal(verdict, policy, subject);
   return verdict;
 }
 
@@ -181,7 +185,7 @@ interface Refusal {
 
 const NOT_SIGNED: Refusal = {
   code: 'NOT_SIGNED',
-  message: 'the bundle is not signed: every signature slot is empty',
+  message: 'is not signed: every signature slot is empty',
   hint: 'ask the staging side to sign it with `sealift sign`',
 };
 
@@ -190,34 +194,34 @@ const REFUSALS: readonly (Refusal & { reasons: readonly RejectionReason[] })[] =
   {
     reasons: ['revoked'],
     code: 'SIGNER_REVOKED',
-    message: 'the bundle is signed with a key that the trust policy has revoked',
+    message: 'is signed with a key that the trust policy has revoked',
     hint: 'do not install it; ask the staging side why, and for a bundle signed with another key',
   },
   {
     reasons: ['expired', 'not-yet-valid'],
     code: 'SIGNER_EXPIRED',
-    message: 'the bundle is signed, but outside the time in which the signer is trusted',
+    message: 'is signed, but outside the time in which the signer is trusted',
     hint: "check this host's clock, then notBefore and notAfter in the trust policy",
   },
   {
     reasons: ['unknown-key'],
     code: 'UNTRUSTED_SIGNER',
-    message: 'the bundle is signed, but by nobody whom the trust policy names',
+    message: 'is signed, but by nobody whom the trust policy names',
     hint: 'compare the fingerprints with the signer by another way than the media before adding a key',
   },
   {
     reasons: ['bad-signature', 'malformed'],
     code: 'BAD_SIGNATURE',
-    message: 'the bundle has a signature, but it does not fit: damaged, or made over other content',
+    message: 'has a signature, but it does not fit: damaged, or made over other content',
     hint: 'carry the bundle again; if it still fails, it is not what was signed',
   },
 ];
 
-function refusal(verdict: Verdict, policy: TrustPolicy): SealiftError {
+function refusal(verdict: Verdict, policy: TrustPolicy, subject: string): SealiftError {
   const { code, message, hint } = chooseRefusal(verdict);
   const needed = `${policy.threshold} of the ${policy.signers.length} signers of policy version ${policy.version}`;
   const trusted = policy.signers.map((s) => ['trusted', `${printable(s.name)} ${s.fingerprint}`] as const);
-  return new SealiftError(code, message, {
+  return new SealiftError(code, `${subject} ${message}`, {
     hint,
     details: [...slotDetails(verdict), ['needed', needed], ...trusted],
   });
@@ -225,7 +229,7 @@ function refusal(verdict: Verdict, policy: TrustPolicy): SealiftError {
 
 function chooseRefusal({ accepted, rejected, threshold }: Verdict): Refusal {
   if (accepted.length > 0) {
-    const message = `${accepted.length} trusted signer(s) have signed, and the trust policy asks for ${threshold}`;
+    const message = `is signed by ${accepted.length} trusted signer(s), and the trust policy asks for ${threshold}`;
     return {
       code: 'THRESHOLD_NOT_MET',
       message,

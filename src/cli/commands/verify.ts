@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-import { join } from 'node:path';
 import { openBundle, type VerifiedBundle } from '../../bundle/open.ts';
 import type { SealiftEvent } from '../../events.ts';
 import { command, type Result } from '../command.ts';
 import { contentLines } from '../contents.ts';
 import { homeFolder, type Io } from '../context.ts';
 import { checkLine } from '../evidence.ts';
-import { findBundle, readPolicy } from '../files.ts';
+import { Home } from '../../install/home.ts';
+import { hostTime } from '../../trust/state.ts';
+import { adoptedPolicy, findBundle, readPolicy, type HomePolicy } from '../files.ts';
 import { count } from '../format.ts';
 import { formatBytes } from '../../text.ts';
 import { styled, table, type Line } from '../output.ts';
@@ -25,6 +26,7 @@ export const verify = command<VerifyOptions>({
   about: [
     'Checks, in this order: signatures and threshold, policy (revoked, expired, too old), the form of the archive, and then the content, every byte of it. It ends with 0 only when all of that held.',
     'Who may sign comes from the trust policy alone, never from the bundle. To look into a bundle that nobody has vouched for, use `sealift inspect`.',
+    "With the policy of a home, validity is judged by the host's time (the later of its clock and the latest time it has seen), and a trust.yaml that the host has not adopted is refused. With --policy, which needs no home, by that file and the clock alone.",
   ],
   positional: { name: 'BUNDLE', about: 'the bundle, or the folder that holds it', required: true },
   options: [
@@ -40,8 +42,17 @@ export const verify = command<VerifyOptions>({
   run: runVerify,
 });
 
+/** A policy that is named stands for itself: no host has adopted it, so the time is that of the clock alone. */
+async function policyFor(
+  { policy, home }: VerifyOptions,
+  io: Io,
+): Promise<Pick<HomePolicy, 'policy' | 'time'>> {
+  if (policy !== undefined) return { policy: await readPolicy(policy), time: hostTime(io.now(), undefined) };
+  return adoptedPolicy(new Home(homeFolder(home, io.env)), io);
+}
+
 async function runVerify(options: VerifyOptions, io: Io): Promise<Result> {
-  const policy = await readPolicy(options.policy ?? join(homeFolder(options.home, io.env), 'trust.yaml'));
+  const { policy, time } = await policyFor(options, io);
   const path = await findBundle(options.bundle);
   const checks: Check[] = [];
   const emit = (event: SealiftEvent): void => {
@@ -49,7 +60,7 @@ async function runVerify(options: VerifyOptions, io: Io): Promise<Result> {
     else io.emit(event);
   };
   try {
-    const bundle = await openBundle(path, { policy, now: io.now(), emit });
+    const bundle = await openBundle(path, { policy, now: time.judged, emit });
     try {
       const content = await bundle.verifyContent({ emit, signal: io.signal });
       const detail = `${count(content.blobs, 'blob')}, ${formatBytes(content.bytes)}, every byte as signed`;
