@@ -61,6 +61,16 @@ export class Home {
     return this.path('journal.json');
   }
 
+  /** With which the host signs its receipts, when it has one. */
+  get hostKeyFile(): string {
+    return this.path('secrets', 'host.key');
+  }
+
+  /** Its public half: outside of `secrets`, which is closed to those who are to carry it to the auditors. */
+  get hostPublicFile(): string {
+    return this.path('host.pub');
+  }
+
   /** Keys of the clients; made with one key on the first install unless site.yaml names another file. */
   get apiKeysFile(): string {
     return this.path('secrets', 'api-keys');

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The file of trust/state.ts in the home: who may raise what it says, and when. */
-import { readFile } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { SealiftError } from '../errors.ts';
 import { digestOf } from '../store/digest.ts';
 import { writeFileDurably } from '../store/files.ts';
@@ -37,8 +38,15 @@ export async function rememberTrust(home: Home, policy: TrustPolicy, seen: reado
   const latestTime = latestOf(before?.latestTime, ...seen);
   if (latestTime === undefined) throw new SealiftError('UNEXPECTED', 'the clock gives no date');
   const after: TrustState = { policy: policyId(policy), latestTime };
-  if (before !== undefined && trustStateBytes(before).equals(trustStateBytes(after))) return;
+  if (before === undefined) await keepPolicy(home, policy.version, await readFile(home.trustFile));
+  else if (trustStateBytes(before).equals(trustStateBytes(after))) return;
   await writeTrustState(home, after);
+}
+
+/** Keeps a policy under its number: to put back when trust.yaml was overwritten, and for auditors. */
+export async function keepPolicy(home: Home, version: number, bytes: Uint8Array): Promise<void> {
+  await mkdir(home.trustFolder, { recursive: true, mode: 0o755 });
+  await writeFileDurably(join(home.trustFolder, `${version}.yaml`), bytes);
 }
 
 /**
@@ -49,8 +57,8 @@ export async function rememberTrust(home: Home, policy: TrustPolicy, seen: reado
 export async function demandStanding(home: Home, policy: TrustPolicy): Promise<void> {
   const bytes = await readFile(home.trustFile).catch(absent);
   if (bytes === undefined || digestOf(bytes) !== policy.fingerprint) {
-    throw new SealiftError('HOST_CHANGED', 'the trust policy was replaced since the plan was made', {
-      hint: 'run the same command again: the bundle is then judged by the new policy',
+    throw new SealiftError('HOST_CHANGED', 'the trust policy of this host was replaced since it was read', {
+      hint: 'run the same command again: everything is then judged by the new policy',
     });
   }
   demandAdopted(policy, await readTrustState(home), home.trustFile);

@@ -110,7 +110,7 @@ export function demandAdopted(policy: TrustPolicy, state: TrustState | undefined
       ['adopted', `version ${adopted.version} ${adopted.digest}`],
       ['found', `version ${policy.version} ${policy.fingerprint}`],
     ],
-    hint: 'put the adopted file back, then: sealift trust update NEW.yaml --signature FILE...; when the keys that would sign it are lost: sealift help POLICY_CHANGED',
+    hint: `put the adopted one back (a copy is trust/${adopted.version}.yaml in the home), then: sealift trust update NEW.yaml --signature FILE; when the keys that would sign are lost: sealift help POLICY_CHANGED`,
   });
 }
 
