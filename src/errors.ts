@@ -216,6 +216,16 @@ export const ERRORS = {
     about:
       'The bundle is older than what is installed, or than the policy allows, or is the same version with other content.',
   },
+  POLICY_CHANGED: {
+    exit: 14,
+    about:
+      'The trust.yaml of the home is not the policy that this host has adopted. A policy is replaced with `sealift trust update`, which wants signatures by the old and by the new signers. When too few of the old keys are left to sign, lost or expired, an administrator decides: check the new trust.yaml by another way than the media it came on, put it in place, and remove trust-state.json from the home as root; the next install adopts what stands there, and the latest time seen is forgotten with it.',
+  },
+  POLICY_REFUSED: {
+    exit: 14,
+    about:
+      'The new trust policy is not the next one after that of this host: its number must be exactly one higher. Policies that came in between are adopted one after the other.',
+  },
   // 20: preflight
   ENGINE_NOT_RUNNING: {
     exit: 20,

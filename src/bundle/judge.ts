@@ -28,6 +28,8 @@ export interface OpenOptions {
 /** A bundle that every check but the last, that of its content, has let pass. */
 export interface Judged extends Structure {
   policy: TrustPolicy;
+  /** The time at which validity was judged. */
+  judgedAt: Date;
   source: ByteSource;
   digest: Digest;
   inventory: Inventory;
@@ -96,7 +98,7 @@ export async function judgeBundle(source: ByteSource, options: OpenOptions): Pro
     () => readStructure(walk, read),
     ({ blobs }) => `${blobs.size} blobs, ${source.size} bytes, canonical`,
   );
-  return { policy, source, digest, inventory, verdict, ...structure };
+  return { policy, judgedAt: options.now, source, digest, inventory, verdict, ...structure };
 }
 
 /** The verdict on signatures, with a line for each slot that is not empty. */

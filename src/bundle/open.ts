@@ -7,11 +7,13 @@ import { basename } from 'node:path';
 import { SealiftError } from '../errors.ts';
 import { silent, type Emit } from '../events.ts';
 import { Hasher, type Digest, type Expected } from '../store/digest.ts';
+import type { TrustPolicy } from '../trust/policy.ts';
 import { checkPolicy, type Release } from '../trust/rules.ts';
 import type { Verdict } from '../trust/verify.ts';
 import type { Extent } from './archive.ts';
 import { purposeOf, type Inventory } from './inventory.ts';
 import { judgeBundle, subjectOf, type Judged, type OpenOptions } from './judge.ts';
+import type { SignedProvenance } from './provenance.ts';
 import { FileSource } from './source.ts';
 import { demandDigest, type VerifiedImage } from './structure.ts';
 
@@ -36,6 +38,10 @@ export class VerifiedBundle {
   readonly size: number;
   readonly inventory: Inventory;
   readonly verdict: Verdict;
+  /** The policy that allowed it, and the time at which it was judged. */
+  readonly policy: TrustPolicy;
+  readonly judgedAt: Date;
+  readonly provenance: SignedProvenance;
   readonly images: readonly VerifiedImage[];
   readonly #opened: Judged;
 
@@ -46,6 +52,9 @@ export class VerifiedBundle {
     this.size = opened.source.size;
     this.inventory = opened.inventory;
     this.verdict = opened.verdict;
+    this.policy = opened.policy;
+    this.judgedAt = opened.judgedAt;
+    this.provenance = opened.provenance;
     this.images = opened.images;
     this.#opened = opened;
   }
@@ -78,7 +87,7 @@ export class VerifiedBundle {
    * @throws {SealiftError} BUNDLE_REVOKED, NOT_FOR_THIS_HOST, VERSION_REFUSED
    */
   recheckPolicy(installed: Release | undefined): void {
-    checkPolicy(subjectOf(this.inventory, this.digest), this.#opened.policy, installed);
+    checkPolicy(subjectOf(this.inventory, this.digest), this.policy, installed);
   }
 
   /**

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { SealiftError } from '../errors.ts';
 import { parseJson } from '../json.ts';
-import { digestOf, hexOf } from '../store/digest.ts';
+import { digestOf, hexOf, type Digest } from '../store/digest.ts';
 import { MAX_DOCUMENT_BYTES } from './limits.ts';
 
 /** in-toto Statement v1 with SLSA provenance v1: only what binds it to this bundle is judged; the rest is evidence. */
@@ -12,12 +12,27 @@ const Statement = z.object({
   predicateType: z.literal('https://slsa.dev/provenance/v1'),
 });
 
+/** What SLSA v1 asks of a provenance that says how something was built; anything may be missing in ours to judge. */
+const Described = z.object({
+  predicate: z.object({
+    buildDefinition: z.object({ buildType: z.string().min(1) }),
+    runDetails: z.object({ builder: z.object({ id: z.string().min(1) }) }),
+  }),
+});
+
+/** The provenance of a bundle, as far as somebody later needs to know of it. */
+export interface SignedProvenance {
+  digest: Digest;
+  /** Whether it says what kind of build it was and who built: what SLSA Build L1 is about. */
+  describesBuild: boolean;
+}
+
 /**
  * Demands that the provenance speaks of this inventory and of no other (FORMAT.md §4.4); otherwise an old, valid
  * statement could be replayed beside new content.
  * @throws {SealiftError} BUNDLE_MALFORMED
  */
-export function checkProvenance(provenance: Uint8Array, inventory: Uint8Array): void {
+export function checkProvenance(provenance: Uint8Array, inventory: Uint8Array): SignedProvenance {
   const json = parseJson(provenance, 'provenance.json', 'BUNDLE_MALFORMED', MAX_DOCUMENT_BYTES);
   const parsed = Statement.safeParse(json);
   if (!parsed.success)
@@ -26,4 +41,5 @@ export function checkProvenance(provenance: Uint8Array, inventory: Uint8Array): 
   if (subject?.name !== 'bundle.json' || subject.digest.sha256 !== hexOf(digestOf(inventory))) {
     throw new SealiftError('BUNDLE_MALFORMED', 'provenance.json speaks of another bundle.json');
   }
+  return { digest: digestOf(provenance), describesBuild: Described.safeParse(json).success };
 }

@@ -7,7 +7,7 @@ import { parseInventory, type Descriptor, type Inventory } from './inventory.ts'
 import { deriveLayout, type Layout } from './layout.ts';
 import { MAX_DOCUMENT_BYTES, MAX_IMAGE_JSON_BYTES } from './limits.ts';
 import { parseImageConfig, parseImageManifest, type ImageManifest } from './oci.ts';
-import { checkProvenance } from './provenance.ts';
+import { checkProvenance, type SignedProvenance } from './provenance.ts';
 import { blobName, DOCUMENTS, parseSums, type DocumentName, type Sums } from './sums.ts';
 
 export interface VerifiedImage {
@@ -26,6 +26,7 @@ export interface VerifiedImage {
 export interface Structure {
   images: readonly VerifiedImage[];
   blobs: ReadonlyMap<Digest, Extent>;
+  provenance: SignedProvenance;
 }
 
 interface Documents {
@@ -52,14 +53,14 @@ export async function readStructure(
   walk: ArchiveWalk,
   { sums, documents, inventory }: Documents,
 ): Promise<Structure> {
-  checkProvenance(documents.get('provenance.json')!, documents.get('bundle.json')!);
+  const provenance = checkProvenance(documents.get('provenance.json')!, documents.get('bundle.json')!);
   const blobs = await walkBlobs(walk, sums);
   await walk.end();
   const images = await readImages(inventory, blobs, walk);
   const layout = deriveLayout(inventory, new Map(images.map((i) => [i.manifest.digest, i.parsed])));
   checkLayout(layout, documents, sums, blobs);
   await checkGenerated(layout, blobs, walk);
-  return { blobs, images: images.map(({ parsed: _, ...image }) => image) };
+  return { provenance, blobs, images: images.map(({ parsed: _, ...image }) => image) };
 }
 
 /**

@@ -20,6 +20,8 @@ export interface Positional {
   name: string;
   about: string;
   required: boolean;
+  /** May be several words, which are handed over as one with spaces in between. */
+  words?: true;
 }
 
 /** What a command hands back; main prints `text`, or with --json `{ schema, ...data }`. */
@@ -38,6 +40,7 @@ export interface Result {
 }
 
 export interface CommandSpec<O> {
+  /** One word, or two with a space in between: `trust show`. */
   name: string;
   /** One line for the list of commands. */
   summary: string;

@@ -3,7 +3,13 @@
 import { access, open, readdir, stat, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { asSealiftError, SealiftError, type ErrorCode } from '../errors.ts';
+import { MAX_DOCUMENT_BYTES } from '../document.ts';
+import type { Home } from '../install/home.ts';
+import { readTrustState } from '../install/trust-state.ts';
 import { parseTrustPolicy, type TrustPolicy } from '../trust/policy.ts';
+import { policyText } from '../trust/rotate.ts';
+import { clockWarning, demandAdopted, hostTime, type HostTime, type TrustState } from '../trust/state.ts';
+import type { Io } from './context.ts';
 
 /** Longest text file that is read, in bytes: documents, keys, tokens. */
 const MAX_TEXT_BYTES = 4 * 1024 * 1024;
@@ -76,10 +82,44 @@ export async function demandAbsent(path: string): Promise<void> {
   });
 }
 
-/** @throws {SealiftError} POLICY_MISSING, POLICY_INVALID */
+/**
+ * Reads a trust policy, whatever the host it is for has adopted.
+ * @throws {SealiftError} POLICY_MISSING, POLICY_INVALID
+ */
 export async function readPolicy(path: string): Promise<TrustPolicy> {
   const hint = '`sealift help trust` prints one to start from; it must come to this host out of band';
-  return parseTrustPolicy(await readText(path, 'the trust policy', 'POLICY_MISSING', hint), path);
+  const bytes = await readBytes(path, 'the trust policy', MAX_DOCUMENT_BYTES, 'POLICY_MISSING', hint);
+  return parseTrustPolicy(policyText(bytes, path), path);
+}
+
+/** A policy, what its host has adopted, and the time by which that host judges. */
+export interface HomePolicy {
+  policy: TrustPolicy;
+  state: TrustState | undefined;
+  time: HostTime;
+}
+
+/**
+ * The policy of a home, whether it has been adopted or not.
+ * @throws {SealiftError} POLICY_MISSING, POLICY_INVALID; IO_ERROR when trust-state.json is damaged
+ */
+export async function readHomePolicy(home: Home, clock: Date): Promise<HomePolicy> {
+  const policy = await readPolicy(home.trustFile);
+  const state = await readTrustState(home);
+  return { policy, state, time: hostTime(clock, state) };
+}
+
+/**
+ * The policy of a home for judging bundles; says so when the clock is behind. Writes nothing: a policy is adopted
+ * by an install, never by a look.
+ * @throws {SealiftError} POLICY_MISSING, POLICY_INVALID, POLICY_CHANGED, IO_ERROR
+ */
+export async function adoptedPolicy(home: Home, io: Pick<Io, 'emit' | 'now'>): Promise<HomePolicy> {
+  const found = await readHomePolicy(home, io.now());
+  demandAdopted(found.policy, found.state, home.trustFile);
+  const warning = clockWarning(found.time);
+  if (warning !== undefined) io.emit({ type: 'warning', code: 'CLOCK_BEHIND', message: warning });
+  return found;
 }
 
 /**

@@ -30,8 +30,9 @@ const TOPICS: Readonly<Record<string, Topic>> = {
   trust: { about: 'a trust.yaml to start from', text: () => TRUST_TEMPLATE.trimEnd().split('\n') },
 };
 
-/** `sealift --help` */
-export function programHelp(commands: readonly Command[]): string[] {
+/** `sealift --help`, or `sealift trust --help` for the commands that begin with one word. */
+export function programHelp(commands: readonly Command[], group?: string): string[] {
+  if (group !== undefined) return groupHelp(group, commands);
   return [
     'sealift carries a self-hosted LLM stack across an air gap and proves that nothing changed on the way',
     '',
@@ -56,6 +57,21 @@ export function programHelp(commands: readonly Command[]): string[] {
       ],
       '  ',
     ),
+  ];
+}
+
+function groupHelp(group: string, commands: readonly Command[]): string[] {
+  const members = commands.filter(({ name }) => name.startsWith(`${group} `));
+  return [
+    `Usage: sealift ${group} <command> [options]`,
+    '',
+    'Commands:',
+    ...table(
+      members.map((c) => [c.name, c.summary]),
+      '  ',
+    ),
+    '',
+    `sealift ${group} <command> --help says more.`,
   ];
 }
 
@@ -202,6 +218,7 @@ export function withHelp(commands: readonly Command[]): readonly Command[] {
       name: 'WORD',
       about: `a command, ${Object.keys(TOPICS).join(', ')}, or a problem code`,
       required: false,
+      words: true,
     },
     options: [],
     examples: [

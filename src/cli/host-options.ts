@@ -4,9 +4,13 @@ import { Home } from '../install/home.ts';
 import type { Given, OptionSpec } from './command.ts';
 import { engineSocket, homeFolder, type Environment } from './context.ts';
 
+export const HOME_OPTION: OptionSpec = {
+  flags: '--home <DIR>',
+  about: 'folder of the installation (default: /var/lib/sealift)',
+};
 /** The same for every command that works on a host, so that a script can keep them in one variable. */
 export const HOST_OPTIONS: readonly OptionSpec[] = [
-  { flags: '--home <DIR>', about: 'folder of the installation (default: /var/lib/sealift)' },
+  HOME_OPTION,
   {
     flags: '--engine <SOCKET>',
     about: 'unix socket of the container engine (default: /var/run/docker.sock)',

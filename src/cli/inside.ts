@@ -4,7 +4,19 @@ import type { Command } from './command.ts';
 import { inspect } from './commands/inspect.ts';
 import { install } from './commands/install.ts';
 import { status } from './commands/status.ts';
+import { trustHostKey } from './commands/trust-host-key.ts';
+import { trustShow } from './commands/trust-show.ts';
+import { trustUpdate } from './commands/trust-update.ts';
 import { uninstall } from './commands/uninstall.ts';
 import { verify } from './commands/verify.ts';
 
-export const INSIDE: readonly Command[] = [verify, inspect, install, status, uninstall];
+export const INSIDE: readonly Command[] = [
+  verify,
+  inspect,
+  install,
+  status,
+  uninstall,
+  trustShow,
+  trustUpdate,
+  trustHostKey,
+];

@@ -14,7 +14,7 @@ export type Sink = Writable & { isTTY?: boolean; columns?: number };
 export type ColorMode = 'auto' | 'always' | 'never';
 type Style = 'bold' | 'dim' | 'red' | 'green' | 'yellow';
 type Styled = { style: Style; text: string };
-type Span = string | Styled;
+export type Span = string | Styled;
 /** One line of output: text from anywhere, with styles beside it. */
 export type Line = Span | readonly Span[];
 

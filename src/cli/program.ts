@@ -5,7 +5,7 @@
  */
 import { Argument, Command as Commander, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { SealiftError } from '../errors.ts';
-import { Given, type Command, type OptionSpec } from './command.ts';
+import { Given, type Command, type OptionSpec, type Positional } from './command.ts';
 import { PROGRESS_MODES } from './progress.ts';
 
 export interface Globals {
@@ -18,8 +18,15 @@ export interface Globals {
 /** What one argument list asks for. */
 export type Invocation =
   | { kind: 'command'; command: Command; given: Given; globals: Globals }
-  | { kind: 'help'; command: Command | undefined; full: boolean; globals: Globals }
+  | ({ kind: 'help'; globals: Globals } & HelpAsked)
   | { kind: 'version'; globals: Globals };
+
+interface HelpAsked {
+  command: Command | undefined;
+  /** First word of commands of two words, when only that was given. */
+  group?: string;
+  full: boolean;
+}
 
 /** Options of every command. */
 export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
@@ -44,7 +51,7 @@ export function parseArguments(argv: readonly string[], commands: readonly Comma
     if (!(thrown instanceof CommanderError)) throw thrown;
     const asked = helpOrVersion(thrown, argv, commands);
     if (asked) return { ...asked, globals: globalsOf(argv, program) };
-    throw usageError(thrown, commandIn(argv, commands));
+    throw usageError(thrown, argv, commands);
   }
   if (chosen === undefined) throw new SealiftError('UNEXPECTED', 'commander chose no command');
   return chosen;
@@ -57,18 +64,38 @@ function buildProgram(
   const program = plain(new Commander('sealift')).version('', '-V, --version').allowExcessArguments(false);
   for (const spec of GLOBAL_OPTIONS) program.addOption(optionOf(spec));
   for (const command of commands) {
-    const sub = plain(new Commander(command.name)).allowExcessArguments(false);
+    const words = command.name.split(' ');
+    const sub = plain(new Commander(words.at(-1))).allowExcessArguments(false);
     for (const spec of command.options) sub.addOption(optionOf(spec));
-    // Repeated here so that they may stand after the command and count for its did-you-mean.
-    for (const spec of GLOBAL_OPTIONS) sub.addOption(optionOf(spec));
+    addGlobals(sub);
     const { positional } = command;
-    if (positional) {
-      sub.addArgument(new Argument(positional.required ? `<${positional.name}>` : `[${positional.name}]`));
-    }
-    sub.action(() => chosen(command, new Given(sub.args[0], sub.opts())));
-    program.addCommand(sub);
+    if (positional) sub.addArgument(new Argument(argumentOf(positional)));
+    sub.action(() =>
+      chosen(command, new Given(sub.args.length === 0 ? undefined : sub.args.join(' '), sub.opts())),
+    );
+    (words.length === 1 ? program : groupIn(program, words[0]!)).addCommand(sub);
   }
   return program;
+}
+
+/** Repeated on every command, so that they may stand after it and count for its did-you-mean. */
+function addGlobals(command: Commander): void {
+  for (const spec of GLOBAL_OPTIONS) command.addOption(optionOf(spec));
+}
+
+function argumentOf({ name, required, words }: Positional): string {
+  const word = words === undefined ? name : `${name}...`;
+  return required ? `<${word}>` : `[${word}]`;
+}
+
+/** The commander of the first word of commands of two words, which does nothing by itself. */
+function groupIn(program: Commander, name: string): Commander {
+  const known = program.commands.find((command) => command.name() === name);
+  if (known) return known;
+  const group = plain(new Commander(name)).allowExcessArguments(false);
+  addGlobals(group);
+  program.addCommand(group);
+  return group;
 }
 
 function plain(command: Commander): Commander {
@@ -99,7 +126,7 @@ function globalsOf(argv: readonly string[], program: Commander): Globals {
   const opts: Record<string, unknown> = Object.assign(
     {},
     program.opts(),
-    ...program.commands.map((c) => c.opts()),
+    ...program.commands.flatMap((c) => [c, ...c.commands]).map((c) => c.opts()),
   );
   const text = (name: string): string | undefined =>
     typeof opts[name] === 'string' ? opts[name] : undefined;
@@ -117,7 +144,7 @@ export function wantsJson(argv: readonly string[]): boolean {
   return (end === -1 ? argv : argv.slice(0, end)).includes('--json');
 }
 
-type Asked = { kind: 'help'; command: Command | undefined; full: boolean } | { kind: 'version' };
+type Asked = ({ kind: 'help' } & HelpAsked) | { kind: 'version' };
 
 function helpOrVersion(
   thrown: CommanderError,
@@ -126,20 +153,48 @@ function helpOrVersion(
 ): Asked | undefined {
   if (thrown.code === 'commander.version') return { kind: 'version' };
   if (thrown.code !== 'commander.helpDisplayed') return undefined;
-  return { kind: 'help', command: commandIn(argv, commands), full: argv.includes('--help') };
+  const group = groupWord(argv, commands);
+  return {
+    kind: 'help',
+    command: commandIn(argv, commands),
+    ...(group === undefined ? {} : { group }),
+    full: argv.includes('--help'),
+  };
 }
 
-const commandIn = (argv: readonly string[], commands: readonly Command[]): Command | undefined =>
-  commands.find((command) => command.name === argv.find((word) => !word.startsWith('-')));
+const wordsOf = (argv: readonly string[]): string[] => argv.filter((word) => !word.startsWith('-'));
+
+function commandIn(argv: readonly string[], commands: readonly Command[]): Command | undefined {
+  const [first, second] = wordsOf(argv);
+  return commands.find(({ name }) => name === first || name === `${first} ${second}`);
+}
+
+/** The first word, when it begins commands of two words. */
+function groupWord(argv: readonly string[], commands: readonly Command[]): string | undefined {
+  const [first] = wordsOf(argv);
+  return commands.some(({ name }) => name.startsWith(`${first} `)) ? first : undefined;
+}
 
 /** commander's message in our form: lower case, no full stop, the suggestion as the hint. */
-function usageError(thrown: CommanderError, command: Command | undefined): SealiftError {
-  if (thrown.code === 'commander.help') {
-    return new SealiftError('USAGE', 'no command was given', { hint: 'see: sealift --help' });
-  }
+function usageError(
+  thrown: CommanderError,
+  argv: readonly string[],
+  commands: readonly Command[],
+): SealiftError {
+  const command = commandIn(argv, commands);
+  const group = groupWord(argv, commands);
+  if (thrown.code === 'commander.help') return noCommand(group, commands);
   const [first = '', ...rest] = thrown.message.replace(/^error: /, '').split('\n');
   const suggestion = /\((Did you mean .*)\)/.exec(rest.join(' '))?.[1];
-  const help = command === undefined ? 'sealift --help' : `sealift ${command.name} --help`;
+  const words = command?.name ?? group;
+  const help = words === undefined ? 'sealift --help' : `sealift ${words} --help`;
   const hint = suggestion === undefined ? `see: ${help}` : `${suggestion.replace(/^D/, 'd')}  (see: ${help})`;
   return new SealiftError('USAGE', first.replace(/\.$/, ''), { hint });
+}
+
+function noCommand(group: string | undefined, commands: readonly Command[]): SealiftError {
+  if (group === undefined)
+    return new SealiftError('USAGE', 'no command was given', { hint: 'see: sealift --help' });
+  const names = commands.flatMap(({ name }) => (name.startsWith(`${group} `) ? `sealift ${name}` : []));
+  return new SealiftError('USAGE', `'${group}' needs a second word`, { hint: names.join(', ') });
 }

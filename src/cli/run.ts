@@ -70,8 +70,8 @@ async function perform(
     return { schema: 'sealift/version/v1', data: { version: VERSION }, text: [`sealift ${VERSION}`] };
   }
   if (invocation.kind === 'help') {
-    const { command, full } = invocation;
-    const text = command === undefined ? programHelp(commands) : commandHelp(command, full);
+    const { command, group, full } = invocation;
+    const text = command === undefined ? programHelp(commands, group) : commandHelp(command, full);
     return { schema: 'sealift/help/v1', data: { text: text.join('\n') }, text };
   }
   const work = invocation.command.prepare(invocation.given);

@@ -4,7 +4,7 @@
 export const TRUST_TEMPLATE = `# trust.yaml: who may sign what this host installs. It must reach the host out of band, never with a bundle.
 apiVersion: sealift.dev/v1
 kind: TrustPolicy
-version: 1                     # raise it with every change; receipts name it
+version: 1                     # one higher with every change: see sealift trust update --help
 threshold: 1                   # how many different signers must have signed
 signers:
   - name: release-team

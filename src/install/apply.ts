@@ -13,6 +13,7 @@ import { checkRelease } from './preflight.ts';
 import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
 import type { Progress, Step } from './step.ts';
 import { dropPrevious } from './steps/files.ts';
+import { demandStanding, rememberTrust } from './trust-state.ts';
 import { rollBack } from './undo.ts';
 
 export interface ApplyOptions {
@@ -23,7 +24,7 @@ export interface ApplyOptions {
 /**
  * @throws {SealiftError} what a step throws, after everything was taken back (CONTENT_MISMATCH, IMAGE_LOAD_FAILED,
  *   IMAGE_NOT_PROVED, SERVICE_UNHEALTHY, SMOKE_TEST_FAILED, ENGINE_FAILED, TAG_CONFLICT, DISK_FULL, IO_ERROR);
- *   ROLLBACK_INCOMPLETE when that failed; INTERRUPTED, LOCKED; HOST_CHANGED, VERSION_REFUSED, RELEASE_CONFLICT before
+ *   ROLLBACK_INCOMPLETE when that failed; INTERRUPTED, LOCKED; HOST_CHANGED, POLICY_CHANGED, VERSION_REFUSED, RELEASE_CONFLICT before
  *   anything is changed; DISK_FULL, IO_ERROR and BUNDLE_INCOMPLETE with all content kept, while nothing else was begun
  */
 export async function applyPlan(plan: Plan, options: ApplyOptions): Promise<Receipt> {
@@ -48,6 +49,7 @@ export async function applyPlan(plan: Plan, options: ApplyOptions): Promise<Rece
 async function planAgain(plan: Plan): Promise<Plan> {
   const { bundle, work } = plan;
   const { home } = work.world;
+  await demandStanding(home, bundle.policy);
   await checkRelease(home, bundle.inventory);
   bundle.recheckPolicy((await home.installed()).get(bundle.inventory.name));
   const again = await work.remake();
@@ -92,6 +94,7 @@ async function carryOut(plan: Plan, journal: Journal, options: ApplyOptions): Pr
   options.emit({ type: 'stage', name: 'installing', totalBytes: plan.totalBytes });
   try {
     for (const step of plan.work.steps) await carryOutStep(step, plan, journal, options);
+    await rememberTrust(world.home, plan.bundle.policy, seenBy(plan));
   } catch (thrown) {
     const error = asInstallError(thrown, plan.release, options.signal);
     if (error.code === 'INTERRUPTED') throw error;
@@ -103,6 +106,12 @@ async function carryOut(plan: Plan, journal: Journal, options: ApplyOptions): Pr
   await journal.remove();
   await dropPrevious(world.home, plan.release);
   return (await readReceipt(world.home, plan.release))!;
+}
+
+/** Moments that have passed, now that this bundle has been verified: it was made, perhaps stamped, and judged. */
+function seenBy({ bundle, work }: Plan): Date[] {
+  const stamped = bundle.verdict.accepted.flatMap(({ signedAt }) => signedAt ?? []);
+  return [work.now(), bundle.judgedAt, new Date(bundle.inventory.created), ...stamped];
 }
 
 /** Faults of a medium or a disk: what was copied has been verified, and copying it again may take hours. */

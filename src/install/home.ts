@@ -47,8 +47,28 @@ export class Home {
     return this.path('trust.yaml');
   }
 
+  /** Which policy was adopted, and the latest time seen; trust-state.ts reads and writes it. */
+  get trustStateFile(): string {
+    return this.path('trust-state.json');
+  }
+
+  /** Policies that were replaced, and the signatures that did it. */
+  get trustFolder(): string {
+    return this.path('trust');
+  }
+
   get journalFile(): string {
     return this.path('journal.json');
+  }
+
+  /** With which the host signs its receipts, when it has one. */
+  get hostKeyFile(): string {
+    return this.path('secrets', 'host.key');
+  }
+
+  /** Its public half: outside of `secrets`, which is closed to those who are to carry it to the auditors. */
+  get hostPublicFile(): string {
+    return this.path('host.pub');
   }
 
   /** Keys of the clients; made with one key on the first install unless site.yaml names another file. */
@@ -147,7 +167,7 @@ export class Home {
   async sweep(): Promise<void> {
     await rm(this.path('spool'), { recursive: true, force: true });
     const releases = await readdir(this.path('releases')).catch(() => []);
-    for (const folder of ['.', 'secrets', ...releases.map((name) => join('releases', name))])
+    for (const folder of ['.', 'secrets', 'trust', ...releases.map((name) => join('releases', name))])
       await this.#sweepFolder(this.path(folder));
   }
 }

@@ -32,8 +32,8 @@ export interface TrustPolicy {
   /** How many different signers must have signed. */
   threshold: number;
   signers: readonly TrustedSigner[];
-  /** Judges certificates; there when the policy holds a trusted root. */
-  sigstore?: SigstoreTrust;
+  /** The trusted root of a Sigstore instance, by which certificates are judged. */
+  sigstore?: { judge: SigstoreTrust; digest: Sha256 };
   /** The only channel whose bundles this host takes; any when undefined. */
   channel?: string;
   /** The only bundles that this host takes, by name; any when undefined. */
@@ -100,9 +100,11 @@ const VERSION = /^(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za
 const BundleName = z.string().regex(NAME, 'expected the name of a bundle');
 const MinVersion = z.string().regex(VERSION, "expected a semantic version such as '1.4.0'");
 
+const sha256 = (text: string): Sha256 => `sha256:${createHash('sha256').update(text).digest('hex')}`;
+
 const TrustedRootText = z.string().transform((text, context) => {
   try {
-    return parseTrustedRoot(text);
+    return { judge: parseTrustedRoot(text), digest: sha256(text) };
   } catch (thrown) {
     const why = thrown instanceof Error ? printable(thrown.message, 160) : 'it cannot be read';
     context.addIssue(`expected the text of a trusted_root.json: ${why}`);
@@ -183,7 +185,7 @@ export function parseTrustPolicy(text: string, file: string): TrustPolicy {
     revokedKeys: new Set(document.revoked.keys),
     revokedBundles: new Set(document.revoked.bundles),
     minVersions: new Map(Object.entries(document.bundles).map(([name, rule]) => [name, rule.minVersion])),
-    fingerprint: `sha256:${createHash('sha256').update(text).digest('hex')}`,
+    fingerprint: sha256(text),
   };
 }
 

@@ -191,7 +191,7 @@ function judgeIdentity(court: Court, signature: MessageSignature, slot: number):
     return reject(slot, 'unknown-identity', 'made with a certificate; the policy trusts keys only');
   let found;
   try {
-    found = sigstore(signature.bundle, court.signed);
+    found = sigstore.judge(signature.bundle, court.signed);
     if (!isSignedBy(found.publicKey, court.signed, signature))
       throw new Error('signature verification failed');
   } catch (thrown) {

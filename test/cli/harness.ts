@@ -37,6 +37,8 @@ export interface RunOptions {
   /** A terminal is there, and this is what gets typed. */
   typed?: string;
   signal?: AbortSignal;
+  /** What the clock says. */
+  now?: Date;
 }
 
 /** Runs `argv` over a table of commands. */
@@ -55,7 +57,7 @@ export async function run(
     stdout,
     stderr,
     env: { TERM: 'dumb', ...options.env },
-    now: () => new Date('2027-01-02T03:04:05Z'),
+    now: () => options.now ?? new Date('2027-01-02T03:04:05Z'),
     signal: options.signal ?? new AbortController().signal,
   });
   return { exit, stdout: stdout.text, stderr: stderr.text };

@@ -19,8 +19,9 @@ describe('golden', () => {
     expect((await run(INSIDE, ['--help'])).stdout).toMatchSnapshot();
   });
   for (const { name } of ALL) {
-    it(`sealift ${name} --help`, async () => expect(await help(name, '--help')).toMatchSnapshot());
-    it(`sealift ${name} -h`, async () => expect(await help(name, '-h')).toMatchSnapshot());
+    it(`sealift ${name} --help`, async () =>
+      expect(await help(...name.split(' '), '--help')).toMatchSnapshot());
+    it(`sealift ${name} -h`, async () => expect(await help(...name.split(' '), '-h')).toMatchSnapshot());
   }
   for (const topic of ['exit-codes', 'environment', 'signer', 'site', 'trust', 'UNTRUSTED_SIGNER']) {
     it(`sealift help ${topic}`, async () => expect(await help('help', topic)).toMatchSnapshot());
@@ -43,10 +44,20 @@ describe('help', () => {
 
   it('is the same by `help COMMAND` and `COMMAND --help`, and stays within 100 columns', async () => {
     for (const { name } of ALL) {
-      const text = await help(name, '--help');
-      expect(await help('help', name)).toBe(text);
+      const text = await help(...name.split(' '), '--help');
+      expect(await help('help', ...name.split(' '))).toBe(text);
       expect(text.split('\n').filter((line) => line.length > 100)).toEqual([]);
     }
+  });
+
+  it('of the first of two words lists the second ones, and asking without one is wrong usage', async () => {
+    expect(await help('trust', '--help')).toContain('trust host-key');
+    const ran = await run(ALL, ['trust']);
+    expect([ran.exit, ran.stderr]).toEqual([2, expect.stringContaining('sealift trust update')]);
+    const misspelt = await run(ALL, ['trust', 'shw', '--json']);
+    expect(documentOf(misspelt)).toMatchObject({
+      problem: { hint: expect.stringContaining('show') as string },
+    });
   });
 
   it('has examples that the command line accepts', async () => {

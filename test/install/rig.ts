@@ -15,14 +15,15 @@ import { canonicalJson } from '../../src/json.ts';
 import type { Expected } from '../../src/store/digest.ts';
 import { Store } from '../../src/store/store.ts';
 import { keySigner } from '../../src/trust/sign.ts';
-import type { TrustPolicy } from '../../src/trust/policy.ts';
+import { parseTrustPolicy, type TrustPolicy } from '../../src/trust/policy.ts';
 import { composePath } from '../support/docker.ts';
-import { person, policyOf, provenanceOf } from '../support/sample.ts';
+import { person, policyText, provenanceOf } from '../support/sample.ts';
 import { HOST_NAME, makeCertificate } from '../support/stack.ts';
 import { freePort, tempDir } from '../support/workspace.ts';
 
 const signer = person('release');
-export const policy: TrustPolicy = policyOf([signer]);
+export const POLICY_TEXT = policyText([signer]);
+export const policy: TrustPolicy = parseTrustPolicy(POLICY_TEXT, 'trust.yaml');
 
 export interface RigImage {
   name: string;
@@ -117,13 +118,14 @@ async function modelFiles(store: Store, files: ModelFiles): Promise<(Expected & 
   return added.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/** A home as administrators provision it: site and TLS files. */
+/** A home as administrators provision it: trust policy, site and TLS files. */
 export async function makeHome(): Promise<{ home: Home; port: number }> {
   const root = join(tempDir('rig-home'), 'home');
   mkdirSync(join(root, 'tls'), { recursive: true });
   await makeCertificate(join(root, 'tls/server.crt'), join(root, 'tls/server.key'));
   const port = await freePort();
   writeFileSync(join(root, 'site.yaml'), siteText(port));
+  writeFileSync(join(root, 'trust.yaml'), POLICY_TEXT);
   return { home: new Home(root), port };
 }
 

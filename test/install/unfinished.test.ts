@@ -25,7 +25,7 @@ import {
   tampered,
   useEngine,
 } from './image-rig.ts';
-import { makeBundle, policy, type RigBundle } from './rig.ts';
+import { makeBundle, POLICY_TEXT, type RigBundle } from './rig.ts';
 
 useEngine();
 
@@ -44,15 +44,9 @@ const CHILD = `
 `;
 
 async function killAfter(ms: number): Promise<boolean> {
-  const policyText = `apiVersion: sealift.dev/v1\nkind: TrustPolicy\nversion: 1\nthreshold: 1\nsigners:\n${policy.signers
-    .map(
-      (s) =>
-        `  - name: ${s.name}\n    publicKey: |\n${s.publicKey!.export({ type: 'spki', format: 'pem' }).trim().replace(/^/gm, '      ')}\n`,
-    )
-    .join('')}`;
   const child = spawn(
     process.execPath,
-    ['--input-type=module', '-e', CHILD, bundle.path, home.root, engine.socket, composePath()!, policyText],
+    ['--input-type=module', '-e', CHILD, bundle.path, home.root, engine.socket, composePath()!, POLICY_TEXT],
     {
       stdio: ['ignore', 'pipe', 'inherit'],
     },

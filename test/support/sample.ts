@@ -24,12 +24,21 @@ export function person(name: string): Person {
 }
 
 /** A policy that trusts these people, `threshold` of them together; `more` is YAML appended to it. */
-export function policyOf(people: readonly Person[], threshold = 1, more = ''): TrustPolicy {
+export const policyOf = (people: readonly Person[], threshold = 1, more = ''): TrustPolicy =>
+  parseTrustPolicy(policyText(people, threshold, more), 'trust.yaml');
+
+/** Its file. */
+export function policyText(
+  people: readonly Pick<Person, 'name' | 'publicPem'>[],
+  threshold = 1,
+  more = '',
+  version = 1,
+): string {
   const signers = people.map(
     (p) => `  - name: ${p.name}\n    publicKey: |\n${p.publicPem.trim().replace(/^/gm, '      ')}\n`,
   );
-  const head = `apiVersion: sealift.dev/v1\nkind: TrustPolicy\nversion: 1\nthreshold: ${threshold}\nsigners:\n`;
-  return parseTrustPolicy(`${head}${signers.join('')}${more}`, 'trust.yaml');
+  const head = `apiVersion: sealift.dev/v1\nkind: TrustPolicy\nversion: ${version}\nthreshold: ${threshold}\nsigners:\n`;
+  return `${head}${signers.join('')}${more}`;
 }
 
 export interface Sample {

@@ -25,7 +25,7 @@ export function person(name: string): Person {
 export type Terms = Person & { notBefore?: string; notAfter?: string };
 
 /** The text of a trust.yaml. */
-export function policyText(signers: readonly Terms[], threshold = 1, rest = ''): string {
+export function policyText(signers: readonly Terms[], threshold = 1, rest = '', version = 3): string {
   const entries = signers.map(({ name, pem, notBefore, notAfter }) =>
     [
       `  - name: ${name}`,
@@ -34,7 +34,7 @@ export function policyText(signers: readonly Terms[], threshold = 1, rest = ''):
       ...(notAfter === undefined ? [] : [`    notAfter: ${notAfter}`]),
     ].join('\n'),
   );
-  const head = `apiVersion: sealift.dev/v1\nkind: TrustPolicy\nversion: 3\nthreshold: ${threshold}\n`;
+  const head = `apiVersion: sealift.dev/v1\nkind: TrustPolicy\nversion: ${version}\nthreshold: ${threshold}\n`;
   return `${head}signers:\n${entries.join('\n')}\n${rest}`;
 }
 

@@ -60,7 +60,8 @@ describe('identities in a trust policy', () => {
       name: 'ci',
       identity: { subject: 'https://ci.example/x', issuer: 'https://issuer.example' },
     });
-    expect(trust).toBeTypeOf('function');
+    expect(trust?.judge).toBeTypeOf('function');
+    expect(trust?.digest).toMatch(/^sha256:[0-9a-f]{64}$/);
   });
 
   it.each<[string, string, string, string]>([

@@ -6,7 +6,7 @@ import type { Receipt } from '../../install/receipt.ts';
 import { command, type Result } from '../command.ts';
 import { demandConsent, demandSomebody } from '../consent.ts';
 import type { Io } from '../context.ts';
-import { findBundle, readPolicy } from '../files.ts';
+import { adoptedPolicy, findBundle } from '../files.ts';
 import { count } from '../format.ts';
 import { formatBytes } from '../../text.ts';
 import {
@@ -56,13 +56,13 @@ export const install = command<InstallOptions>({
 async function runInstall(options: InstallOptions, io: Io): Promise<Result> {
   if (!options.dryRun) demandSomebody(options.yes, io, 'install');
   const paths = hostPaths(options.host, io.env);
-  const policy = await readPolicy(paths.home.trustFile);
+  const { policy, time } = await adoptedPolicy(paths.home, io);
   const path = await findBundle(options.bundle);
   const installed = await paths.home.installed();
   const { emit } = io;
   const bundle = await openBundle(path, {
     policy,
-    now: io.now(),
+    now: time.judged,
     installed: (name) => installed.get(name),
     emit,
   });

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-import { join } from 'node:path';
 import { CHECKS } from '../../bundle/judge.ts';
 import { openBundle, type VerifiedBundle } from '../../bundle/open.ts';
 import { asSealiftError, type SealiftError } from '../../errors.ts';
@@ -8,7 +7,9 @@ import { command, type Result } from '../command.ts';
 import { contentLines } from '../contents.ts';
 import { homeFolder, type Io } from '../context.ts';
 import { checkLine } from '../evidence.ts';
-import { findBundle, readPolicy } from '../files.ts';
+import { Home } from '../../install/home.ts';
+import { hostTime } from '../../trust/state.ts';
+import { adoptedPolicy, findBundle, readPolicy, type HomePolicy } from '../files.ts';
 import { formatBytes } from '../../text.ts';
 import { styled, type Line } from '../output.ts';
 
@@ -26,6 +27,7 @@ export const verify = command<VerifyOptions>({
   about: [
     'Checks, in this order: signatures and threshold, policy (revoked, expired, too old, not for this host), the form of the archive, and then the content, every byte of it. Each check is printed with its outcome, also when one fails. It ends with 0 only when all of them held.',
     'Who may sign comes from the trust policy alone, never from the bundle. To look into a bundle that nobody has vouched for, use `sealift inspect`.',
+    "With the policy of a home, validity is judged by the host's time (the later of its clock and the latest time it has seen), and a trust.yaml that the host has not adopted is refused. With --policy, which needs no home, by that file and the clock alone.",
   ],
   positional: { name: 'BUNDLE', about: 'the bundle, or the folder that holds it', required: true },
   options: [
@@ -41,8 +43,17 @@ export const verify = command<VerifyOptions>({
   run: runVerify,
 });
 
+/** A policy that is named stands for itself: no host has adopted it, so the time is that of the clock alone. */
+async function policyFor(
+  { policy, home }: VerifyOptions,
+  io: Io,
+): Promise<Pick<HomePolicy, 'policy' | 'time'>> {
+  if (policy !== undefined) return { policy: await readPolicy(policy), time: hostTime(io.now(), undefined) };
+  return adoptedPolicy(new Home(homeFolder(home, io.env)), io);
+}
+
 async function runVerify(options: VerifyOptions, io: Io): Promise<Result> {
-  const policy = await readPolicy(options.policy ?? join(homeFolder(options.home, io.env), 'trust.yaml'));
+  const { policy, time } = await policyFor(options, io);
   const path = await findBundle(options.bundle);
   const checks: Check[] = [];
   const emit = (event: SealiftEvent): void => {
@@ -51,7 +62,7 @@ async function runVerify(options: VerifyOptions, io: Io): Promise<Result> {
   };
   let bundle: VerifiedBundle | undefined;
   try {
-    bundle = await openBundle(path, { policy, now: io.now(), emit });
+    bundle = await openBundle(path, { policy, now: time.judged, emit });
     await bundle.verifyContent({ emit, signal: io.signal });
     return verified(bundle, checks);
   } catch (thrown) {

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Programs that die or fail at one chosen system call: the crash table of everything that is written. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { run, tempDir, type RunResult } from './workspace.ts';
+
+/** What happens at the call: SIGKILL before it is carried out, or an error instead of it. */
+export type Fault = 'signal=KILL' | 'error=ENOSPC' | 'error=EIO';
+
+const env = (): NodeJS.ProcessEnv => ({ ...process.env, UV_THREADPOOL_SIZE: '1' }); // strace counts for each thread
+
+/**
+ * Runs a Node program whose `n`th call of `syscall` (from 1) meets the fault.
+ * @returns undefined when the program has ended without that many calls
+ */
+export async function runWithFault(
+  argv: string[],
+  syscall: string,
+  n: number,
+  fault: Fault,
+): Promise<RunResult | undefined> {
+  const log = join(tempDir('strace'), 'log');
+  const inject = ['-e', `trace=${syscall}`, '-e', `inject=${syscall}:${fault}:when=${n}`];
+  const args = ['-f', '-qq', '-o', log, ...inject, process.execPath, ...argv];
+  const result = await run('strace', args, { env: env() });
+  const hit = /\(INJECTED\)|killed by SIGKILL/.test(readFileSync(log, 'utf8'));
+  return hit ? result : undefined;
+}
+
+/** The calls that a Node program makes on files, one line each, as strace prints them with names for descriptors. */
+export async function traced(argv: string[], syscalls: string): Promise<string[]> {
+  const log = join(tempDir('strace'), 'log');
+  const args = ['-f', '-y', '-qq', '-e', `trace=${syscalls}`, '-o', log, process.execPath, ...argv];
+  const result = await run('strace', args, { env: env() });
+  if (result.code !== 0) throw new Error(result.stderr);
+  return readFileSync(log, 'utf8').split('\n');
+}
