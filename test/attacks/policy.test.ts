@@ -105,7 +105,7 @@ describe('a new policy', () => {
     const error = await refused({ next, by });
     expect(error.code).toBe('THRESHOLD_NOT_MET');
     expect(error.message).toMatch(
-      new RegExp(`^by the ${which} policy \\(.*\\), new\\.yaml is signed by 1 trusted signer`),
+      new RegExp(`^by the ${which} policy \\(.*\\), new\\.yaml has 1 signature that counts`),
     );
     expect(error.details.map(([label]) => label)).toContain('alice.json');
   });
