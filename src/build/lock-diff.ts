@@ -55,16 +55,20 @@ function diffImage(a: LockedImage, b: LockedImage): LockChange[] {
     ...changed('image', name, `now taken from ${b.from}, before from ${a.from}`, a.from, b.from),
     ...changed('image', name, text, a.manifest.digest, b.manifest.digest),
     ...changed('image', name, `called ${b.ref}, before ${a.ref}`, a.ref, b.ref),
-    ...diffSignature('image', name, a.signature, b.signature),
+    ...diffSignature('image', name, a.signature, b.signature, a.manifest.digest !== b.manifest.digest),
   ];
 }
 
-/** Who signed, and who said whom to trust; that another digest is signed follows from the other content. */
+/**
+ * Who signed, and who said whom to trust.
+ * @param moved the content changed: that another digest is signed then goes without saying
+ */
 function diffSignature(
   kind: 'image' | 'model',
   name: string,
   a: UpstreamSignature | undefined,
   b: UpstreamSignature | undefined,
+  moved: boolean,
 ): LockChange[] {
   const [before, after] = [a, b].map((signature) => signature && describeSigner(signature.by));
   if (before !== after) {
@@ -74,6 +78,7 @@ function diffSignature(
   return [
     ...changed(kind, name, 'the file that says who may sign it has other content', a?.anchor, b?.anchor),
     ...changed(kind, name, `its signature is in another form: ${b?.kind}`, a?.kind, b?.kind),
+    ...(moved ? [] : changed(kind, name, `its signature is over ${b?.over} now`, a?.over, b?.over)),
   ];
 }
 
@@ -103,7 +108,7 @@ function diffModel(a: LockedModel, b: LockedModel): LockChange[] {
       a.license,
       b.license,
     ),
-    ...diffSignature('model', name, a.signature, b.signature),
+    ...diffSignature('model', name, a.signature, b.signature, files.length > 0),
     ...changed('model', name, `model.sig is by key ${ownKey(b) ?? 'nobody'} now`, ownKey(a), ownKey(b)),
     ...files,
   ];

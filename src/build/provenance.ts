@@ -3,13 +3,15 @@
  * `provenance.json`: an in-toto Statement v1 with SLSA provenance v1 (slsa.dev/spec/v1.0/provenance). It says what
  * went in; Build L1, no more. Deterministic: no clock, no host, nothing but the lock and the manifest.
  */
-import type { Inventory } from '../bundle/inventory.ts';
+import { describeSigner, type Inventory, type UpstreamSignature } from '../bundle/inventory.ts';
 import { canonicalJson } from '../json.ts';
-import { digestOf, hexOf, isDigest } from '../store/digest.ts';
+import { digestOf, hexOf, isDigest, type Digest } from '../store/digest.ts';
 import { VERSION } from '../version.ts';
 import { lockBytes, type Lock, type LockedImage, type LockedModel } from './lockfile.ts';
-import type { Manifest } from './manifest.ts';
+import { isFromRegistry, type Manifest } from './manifest.ts';
+import { OMS_FILE } from './upstream/oms.ts';
 
+/** Both are described in FORMAT.md §4.6. */
 const BUILD_TYPE = 'https://sealift.dev/build/v1';
 const BUILDER = 'https://sealift.dev/builder/v1';
 /** The hub that `pkg:huggingface` means without a repository_url (purl-spec, huggingface). */
@@ -35,9 +37,15 @@ export function provenanceOf(inventory: Inventory, manifest: Manifest, lock: Loc
       buildDefinition: {
         buildType: BUILD_TYPE,
         externalParameters: parametersOf(manifest, lock),
+        internalParameters: { format: inventory.apiVersion, created: lock.created },
         resolvedDependencies: dependenciesOf(lock),
       },
-      runDetails: { builder: { id: BUILDER, version: { sealift: VERSION } } },
+      runDetails: {
+        builder: { id: BUILDER, version: { sealift: VERSION } },
+        // No clock: two builds of one lock are one and the same, and their name is the lock's digest.
+        metadata: { invocationId: lockDigest(lock) },
+        byproducts: lock.models.flatMap(ownSignatureResource),
+      },
     },
   });
 }
@@ -47,14 +55,22 @@ function parametersOf(manifest: Manifest, lock: Lock): unknown {
   const filters = Object.entries(manifest.models).filter(([, { include, exclude }]) => include ?? exclude);
   return {
     manifest: { digest: { sha256: hexOf(lock.manifest) } },
-    lock: { digest: { sha256: hexOf(digestOf(lockBytes(lock))) } },
+    lock: { digest: { sha256: hexOf(lockDigest(lock)) } },
     platform: lock.platform,
     filters: Object.fromEntries(filters.map(([name, { include, exclude }]) => [name, { include, exclude }])),
   };
 }
 
+const lockDigest = (lock: Lock): Digest => digestOf(lockBytes(lock));
+
 function dependenciesOf(lock: Lock): Resource[] {
   return [
+    {
+      name: 'manifest',
+      digest: { sha256: hexOf(lock.manifest) },
+      annotations: { of: 'the canonical JSON of what the manifest says (FORMAT.md §7.2)' },
+    },
+    { name: 'lock', digest: { sha256: hexOf(lockDigest(lock)) } },
     ...lock.images.map((image) => imageResource(image, lock.platform)),
     ...lock.models.map(modelResource),
     ...lock.configs.map(({ name, digest }) => ({
@@ -71,7 +87,11 @@ function imageResource(image: LockedImage, platform: string): Resource {
     uri: imagePurl(image, platform),
     digest: { sha256: hexOf(digest) },
     mediaType,
-    annotations: { from: image.from, ...(image.index === undefined ? {} : { index: image.index }) },
+    annotations: {
+      from: image.from,
+      ...(image.index === undefined ? {} : { index: image.index }),
+      ...signatureNotes(image.signature),
+    },
   };
 }
 
@@ -81,17 +101,37 @@ function imagePurl({ ref, from, manifest }: LockedImage, platform: string): stri
   const repository = ref.slice(0, colon);
   const name = repository.slice(repository.lastIndexOf('/') + 1).toLowerCase();
   // Only a registry vouches for its name; an engine's or a file's is a label that anybody can put there.
-  const isRegistry = !/^(docker-daemon|oci|oci-archive):/.test(from);
   return purl(`oci/${encodeURIComponent(name)}@${encodeURIComponent(manifest.digest)}`, {
     arch: platform.split('/')[1],
-    repository_url: isRegistry ? repository : undefined,
+    repository_url: isFromRegistry(from) ? repository : undefined,
     tag: ref.slice(colon + 1),
   });
 }
 
-function modelResource({ name, hub, repo, revision, from, license }: LockedModel): Resource {
+/** What was verified when the lock was made. Here, not among the byproducts: it speaks of what went in. */
+function signatureNotes(signature: UpstreamSignature | undefined): Record<string, string> {
+  if (signature === undefined) return {};
+  const { kind, over, by, anchor } = signature;
+  return { signedBy: describeSigner(by), signatureKind: kind, signatureOver: over, signatureAnchor: anchor };
+}
+
+/** The model.sig that was made for a model. */
+function ownSignatureResource({ name, files, oms }: LockedModel): Resource[] {
+  const file = files.find(({ path }) => path === OMS_FILE);
+  if (oms === undefined || file === undefined) return [];
+  const key = digestOf(Buffer.from(oms.key, 'base64'));
+  return [
+    { name: `models/${name}/${file.path}`, digest: { sha256: hexOf(file.digest) }, annotations: { key } },
+  ];
+}
+
+function modelResource({ name, hub, repo, revision, from, license, signature }: LockedModel): Resource {
   const digest = isDigest(revision) ? { sha256: hexOf(revision) } : { gitCommit: revision };
-  const annotations = { from, ...(license === undefined ? {} : { license }) };
+  const annotations = {
+    from,
+    ...(license === undefined ? {} : { license }),
+    ...signatureNotes(signature),
+  };
   if (repo === undefined) return { name: `models/${name}`, digest, annotations };
   const path = repo.split('/').map(encodeURIComponent).join('/');
   const other = hub === undefined || hub.replace(/\/+$/, '') === DEFAULT_HUB ? undefined : hub;

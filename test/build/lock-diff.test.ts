@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from 'vitest';
 import { diffLocks, type Lock } from '../../src/build/lock.ts';
-import type { Digest } from '../../src/store/digest.ts';
+import type { UpstreamSignature, UpstreamSigner } from '../../src/bundle/inventory.ts';
+import { digestOf, type Digest } from '../../src/store/digest.ts';
 
 const digest = (letter: string): Digest => `sha256:${letter.repeat(64)}`;
 const mediaType = 'application/vnd.oci.image.manifest.v1+json';
@@ -114,4 +115,45 @@ test('each change has both sides for machines', () => {
     expect.objectContaining({ kind: 'image', name: 'engine', before: digest('1'), after: digest('6') }),
   ]);
   expect(diffLocks(lock(), { ...lock(), configs: [] })[0]).not.toHaveProperty('after');
+});
+
+const signature = (by: UpstreamSigner): UpstreamSignature => ({
+  kind: 'sigstore-bundle',
+  over: digest('1'),
+  by,
+  anchor: digest('2'),
+});
+
+test('who signed: newly demanded, another one, no longer, and another file that says who may', () => {
+  const before = lock();
+  before.images[0]!.signature = signature(digest('a'));
+  const identity = { identity: 'maker@ci.example', issuer: 'https://issuer.example' };
+  const texts = (edit: (lock: Lock) => void, from = before): string[] => {
+    const after = structuredClone(from);
+    edit(after);
+    return diffLocks(from, after).map(({ kind, name, text }) => `${kind} ${name}: ${text}`);
+  };
+  expect(texts((l) => void (l.images[0]!.signature = signature(digest('a'))), lock())).toEqual([
+    `image engine: signed by key ${digest('a')}`,
+  ]);
+  expect(texts((l) => void (l.images[0]!.signature = signature(identity)))).toEqual([
+    `image engine: signed by maker@ci.example (https://issuer.example), before by key ${digest('a')}`,
+  ]);
+  expect(texts((l) => void delete l.images[0]!.signature)).toEqual([
+    'image engine: its signature is not demanded any more',
+  ]);
+  expect(texts((l) => void (l.images[0]!.signature!.anchor = digest('3')))).toEqual([
+    'image engine: the file that says who may sign it has other content',
+  ]);
+  expect(texts((l) => void (l.images[0]!.signature!.kind = 'simple-signing'))).toEqual([
+    'image engine: its signature is in another form: simple-signing',
+  ]);
+  expect(texts((l) => void (l.images[0]!.signature!.over = digest('4')))).toEqual([
+    `image engine: its signature is over ${digest('4')} now`,
+  ]);
+});
+
+test('our own signature of a model, by another key', () => {
+  const change = changed((l) => void (l.models[0]!.oms = { key: 'AAAA', signature: 'AAAA' }));
+  expect(change).toEqual([`model tiny: model.sig is by key ${digestOf(Buffer.from('AAAA', 'base64'))} now`]);
 });

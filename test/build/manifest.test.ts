@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { INIT_ENGINES, initManifest } from '../../src/build/init.ts';
 import { manifestDigest, manifestJsonSchema, parseManifest } from '../../src/build/manifest.ts';
 import { SealiftError } from '../../src/errors.ts';
@@ -251,4 +251,93 @@ test.each([
   expect(thrown).toMatchObject({ code: 'MANIFEST_INVALID' });
   expect(String(thrown) + JSON.stringify(thrown)).not.toContain('sesame');
   expect(String(thrown)).toContain('must not hold a user or a password');
+});
+
+describe('whose signature is demanded', () => {
+  const IMAGE = '{ from: docker.io/vllm/vllm-openai:v0.27.1 }';
+  const image = (signature: string, from = 'docker.io/vllm/vllm-openai:v0.27.1'): string =>
+    DESIGN.replace(IMAGE, `{ from: "${from}", signature: ${signature} }`);
+  const model = (signature: string): string =>
+    DESIGN.replace('@main\n', `@main\n    signature: ${signature}\n`);
+  const IDENTITY =
+    'identity: "https://ci.example/x", issuer: "https://issuer.example", trustedRoot: root.json';
+
+  test('each form is read', () => {
+    expect(parseManifest(image('{ key: vllm.pub }'), 'm.yaml').images['engine']?.signature).toEqual({
+      key: 'vllm.pub',
+    });
+    expect(parseManifest(image(`{ ${IDENTITY} }`), 'm.yaml').images['engine']?.signature).toMatchObject({
+      identity: 'https://ci.example/x',
+    });
+    const read = parseManifest(model('{ certificateRoot: root.pem, file: skill.oms.sig }'), 'm.yaml');
+    expect(read.models['qwen3-coder']?.signature).toEqual({
+      certificateRoot: 'root.pem',
+      file: 'skill.oms.sig',
+    });
+    expect(
+      parseManifest(DESIGN.replace('@main\n', '@main\n    sign: true\n'), 'm.yaml').models['qwen3-coder']
+        ?.sign,
+    ).toBe(true);
+  });
+
+  test('a demand makes a lock without it stale', () => {
+    expect(manifestDigest(parseManifest(image('{ key: a.pub }'), 'm.yaml'))).not.toBe(
+      manifestDigest(parseManifest(image('{ key: b.pub }'), 'm.yaml')),
+    );
+  });
+
+  test.each([
+    [
+      'both forms',
+      image(`{ key: a.pub, ${IDENTITY} }`),
+      'm.yaml:7:69: images.engine.signature: expected either key, or identity, issuer, trustedRoot, not both',
+    ],
+    [
+      'no form',
+      image('{}'),
+      'm.yaml:7:69: images.engine.signature: expected either key, or identity, issuer, trustedRoot',
+    ],
+    [
+      'an identity that anybody may vouch for',
+      image('{ identity: a@b.example }'),
+      'm.yaml:7:69: images.engine.signature: identity, issuer, trustedRoot belong together: issuer, trustedRoot missing',
+    ],
+    [
+      'an identity outside of ASCII',
+      image(`{ identity: "a°b", issuer: x, trustedRoot: y }`),
+      "m.yaml:7:81: images.engine.signature.identity: expected printable ASCII without spaces, exactly as the certificate has it, found 'a°b'",
+    ],
+    [
+      'an image of the local engine',
+      image('{ key: a.pub }', 'docker-daemon:a:1'),
+      'm.yaml:7:52: images.engine.signature: signatures can be looked up in a registry only, and this image is from elsewhere',
+    ],
+    [
+      'an image of a layout',
+      image('{ key: a.pub }', 'oci:./layout'),
+      'm.yaml:7:47: images.engine.signature: signatures can be looked up in a registry only, and this image is from elsewhere',
+    ],
+    [
+      'a model with both',
+      model('{ key: a, certificateRoot: b }'),
+      'm.yaml:12:16: models.qwen3-coder.signature: expected either key, or certificateRoot, not both',
+    ],
+    [
+      'a model with neither',
+      model('{ file: model.sig }'),
+      'm.yaml:12:16: models.qwen3-coder.signature: expected either key, or certificateRoot',
+    ],
+    [
+      'a signature that climbs out',
+      model('{ key: a, file: ../model.sig }'),
+      'm.yaml:12:32: models.qwen3-coder.signature.file: expected a relative path without .., control characters or backslashes',
+    ],
+  ])('%s is refused with its place', (_, text, message) => {
+    expect(failure(text).message).toBe(message);
+  });
+
+  test('a misspelt key is named', () => {
+    const error = failure(image('{ kay: a.pub }'));
+    expect([error.message, error.hint]).toEqual([expect.stringContaining("'kay'"), "did you mean 'key'?"]);
+  });
 });
