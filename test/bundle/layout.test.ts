@@ -180,8 +180,8 @@ describe('the layout', () => {
     ['a config and a layer', { configs: [{ name: 'x', ...blob('layer 1', 99) }] }, {}],
     ['a config and a manifest', { configs: [{ name: 'x', ...blob('manifest', 99) }] }, {}],
     ['two layers', {}, { layers: [manifest.layers[0]!, { ...manifest.layers[0]!, size: 99 }] }],
-  ])('refuses one digest with two sizes, of %s', (_, change, image) => {
-    expect(() => layoutOf(change, image)).toThrow(
+  ])('refuses one digest with two sizes, of %s', (_, change, changed) => {
+    expect(() => layoutOf(change, changed)).toThrow(
       expect.objectContaining({ code: 'BUNDLE_MALFORMED', message: expect.stringContaining('99 bytes') }),
     );
   });
