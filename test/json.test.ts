@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import * as fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { SealiftError } from '../src/errors.ts';
 import { canonicalJson, parseJson } from '../src/json.ts';
 
@@ -59,4 +59,56 @@ test.each([
   const attempt = (): unknown => parseJson(bytes, 'x', 'SOURCE_INVALID', max);
   expect(attempt).toThrow(SealiftError);
   expect(attempt).toThrow(expect.objectContaining({ code: 'SOURCE_INVALID', message }));
+});
+
+test('an object without members, and text of every kind', () => {
+  expect(text({})).toBe('{}\n');
+  expect(text([[], {}])).toBe('[\n  [],\n  {}\n]\n');
+  expect(text(null)).toBe('null\n');
+  expect(text([true, 0, -1.5, 'a"\\\u0001'])).toBe('[\n  true,\n  0,\n  -1.5,\n  "a\\"\\\\\\u0001"\n]\n');
+});
+
+describe('nesting', () => {
+  const lists = (depth: number): string => '['.repeat(depth) + ']'.repeat(depth);
+  const maps = (depth: number): string => '{"a":'.repeat(depth) + '1' + '}'.repeat(depth);
+  const parse = (json: string): unknown => parseJson(Buffer.from(json), 'x', 'SOURCE_INVALID', 1e6);
+  const tooDeep = expect.objectContaining({
+    code: 'SOURCE_INVALID',
+    message: 'x is nested deeper than 128 levels',
+  });
+
+  test.each([
+    ['lists', lists],
+    ['maps', maps],
+  ])('of %s goes to 128 levels, and no further', (_, nest) => {
+    expect(() => parse(nest(128))).not.toThrow();
+    expect(() => parse(nest(129))).toThrow(tooDeep);
+    expect(() => parse(`{"a": ${nest(128)}}`)).toThrow(tooDeep);
+  });
+
+  test('is counted where it is, not over the whole text', () => {
+    expect(() => parse(`[${Array(300).fill('[{"a": []}]').join(', ')}]`)).not.toThrow();
+  });
+
+  test('is not counted inside strings, whatever they escape', () => {
+    for (const inner of ['['.repeat(200), `\\"${'{'.repeat(200)}`, `\\\\\\"${'['.repeat(200)}`])
+      expect(parse(`["${inner}", []]`), inner.slice(0, 8)).toEqual([JSON.parse(`"${inner}"`), []]);
+  });
+
+  test('is counted again behind a string, also one that ends in a backslash', () => {
+    for (const start of ['"a"', '"\\\\"', '"[\\\\\\""', '""'])
+      expect(() => parse(`[${start}, ${lists(128)}]`), start).toThrow(tooDeep);
+  });
+
+  test('of text that is no JSON is refused before it is parsed', () => {
+    expect(() => parse('['.repeat(100_000))).toThrow(tooDeep);
+    expect(() => parse(']'.repeat(500))).toThrow(expect.objectContaining({ message: 'x is not valid JSON' }));
+  });
+});
+
+test('text of exactly the allowed length is read, and the cause of a refusal is kept', () => {
+  expect(parseJson(Buffer.from('[1, 2]'), 'x', 'LOCK_INVALID', 6)).toEqual([1, 2]);
+  expect(() => parseJson(Buffer.from('{'), 'x', 'LOCK_INVALID', 6)).toThrow(
+    expect.objectContaining({ cause: expect.any(SyntaxError) }),
+  );
 });

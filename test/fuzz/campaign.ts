@@ -9,6 +9,9 @@
 import { randomInt } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { expect, it } from 'vitest';
 import { SealiftError, type ErrorCode } from '../../src/errors.ts';
 import { Random } from '../support/random.ts';
@@ -20,8 +23,24 @@ const SEED = Number(process.env['SEALIFT_TEST_SEED'] ?? randomInt(2 ** 31));
 /** Most processor time that one input may take, in milliseconds; a busy machine does not count. */
 const MAX_CPU_MS = 1000;
 
-/** Most that the process may grow between the first tenth of a campaign and its end, in bytes. */
-const MAX_GROWTH = 256 * 1024 * 1024;
+/** Most that may be held at the end that was not held after the first tenth of a campaign, in bytes. */
+const MAX_KEPT = 64 * 1024 * 1024;
+
+/** Most that the process may be larger in between, garbage included, in bytes. */
+const MAX_PEAK = 1024 * 1024 * 1024;
+
+setFlagsFromString('--expose-gc');
+const collect = runInNewContext('gc') as () => void;
+
+/** Bytes that are still held when all garbage is gone. Buffers go a moment after what held them. */
+async function held(): Promise<number> {
+  for (let round = 0; round < 3; round++) {
+    collect();
+    await setImmediate();
+  }
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
+}
 
 export interface Campaign {
   /** Share of SEALIFT_TEST_FUZZ that this reader gets; 1 unless it is slow. */
@@ -42,9 +61,11 @@ export function campaign(name: string, { share = 1, make, read, codes }: Campaig
     async () => {
       const outcomes = new Map<string, number>();
       let slowest = 0;
-      let settled = 0;
+      const start = process.memoryUsage.rss();
+      let [settled, peak] = [0, 0];
       for (let i = 0; i < inputs; i++) {
-        if (i === Math.ceil(inputs / 10)) settled = process.memoryUsage.rss();
+        if (i === Math.ceil(inputs / 10)) settled = await held();
+        if (i % 64 === 0) peak = Math.max(peak, process.memoryUsage.rss() - start);
         const input = make(new Random(SEED, name, i));
         const started = process.cpuUsage();
         const outcome = await outcomeOf(read, input, codes, `${name}, input ${i}`);
@@ -54,9 +75,15 @@ export function campaign(name: string, { share = 1, make, read, codes }: Campaig
         slowest = Math.max(slowest, ms);
         outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
       }
-      const growth = process.memoryUsage.rss() - settled;
-      report(name, inputs, outcomes, slowest, growth);
-      expect(growth, 'bytes of memory that were kept').toBeLessThan(MAX_GROWTH);
+      const kept = (await held()) - settled;
+      report(
+        name,
+        inputs,
+        outcomes,
+        `slowest ${slowest.toFixed(0)} ms, memory ${megabytes(kept)} kept, ${megabytes(peak)} at most`,
+      );
+      expect(kept, 'bytes of memory that are still held').toBeLessThan(MAX_KEPT);
+      expect(peak, 'bytes of memory in between').toBeLessThan(MAX_PEAK);
     },
     60_000 + inputs * MAX_CPU_MS,
   );
@@ -88,18 +115,12 @@ function keep(input: Buffer, what: string, cause?: unknown): never {
   });
 }
 
-function report(
-  name: string,
-  inputs: number,
-  outcomes: ReadonlyMap<string, number>,
-  slowest: number,
-  growth: number,
-): void {
+const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(0)} MB`;
+
+function report(name: string, inputs: number, outcomes: ReadonlyMap<string, number>, cost: string): void {
   const counts = [...outcomes]
     .toSorted(([, a], [, b]) => b - a)
     .map(([outcome, n]) => `${outcome} ${n}`)
     .join(', ');
-  process.stderr.write(
-    `fuzz ${name}: ${inputs} inputs, seed ${SEED}: ${counts}; slowest ${slowest.toFixed(0)} ms, memory ${(growth / 1e6).toFixed(0)} MB\n`,
-  );
+  process.stderr.write(`fuzz ${name}: ${inputs} inputs, seed ${SEED}: ${counts}; ${cost}\n`);
 }

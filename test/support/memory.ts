@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 /** A bundle in memory, so that a hundred thousand of them can be opened, and reads be counted. */
-import { vi } from 'vitest';
 import { openBundle, type OpenOptions, type VerifiedBundle } from '../../src/bundle/open.ts';
 import { FileSource, incomplete, type ByteSource } from '../../src/bundle/source.ts';
 
@@ -9,7 +8,9 @@ export class MemorySource implements ByteSource {
   readonly size: number;
   /** End of the furthest read so far, in bytes from the start. */
   furthest = 0;
+  closed = false;
   readonly #bytes: Buffer;
+  #broken = false;
 
   constructor(bytes: Buffer) {
     this.#bytes = bytes;
@@ -18,23 +19,31 @@ export class MemorySource implements ByteSource {
 
   readInto(target: Uint8Array, position: number): Promise<void> {
     const end = position + target.length;
-    if (end > this.size) return Promise.reject(incomplete(this.name, end, this.size));
+    if (end > this.size || this.#broken) return Promise.reject(incomplete(this.name, end, this.size));
     this.furthest = Math.max(this.furthest, end);
     target.set(this.#bytes.subarray(position, end));
     return Promise.resolve();
   }
 
   close(): Promise<void> {
+    this.closed = true;
     return Promise.resolve();
+  }
+
+  /** From now on every read fails, as on a medium that was pulled out. */
+  breakOff(): void {
+    this.#broken = true;
   }
 }
 
+const fromFile = FileSource.open.bind(FileSource);
+
 /** openBundle, with this source in place of a file's. */
 export async function openMemory(source: MemorySource, options: OpenOptions): Promise<VerifiedBundle> {
-  const open = vi.spyOn(FileSource, 'open').mockResolvedValue(source as unknown as FileSource);
+  FileSource.open = () => Promise.resolve(source as unknown as FileSource);
   try {
     return await openBundle('memory', options);
   } finally {
-    open.mockRestore();
+    FileSource.open = fromFile;
   }
 }

@@ -92,8 +92,8 @@ async function modelFiles(store: Store): Promise<(Expected & { path: string })[]
   return files.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-export async function sampleBundle(change: Partial<Inventory> = {}): Promise<Sample> {
-  const store = await Store.open(tempDir('sample-store'));
+export async function sampleBundle(change: Partial<Inventory> = {}, inStore?: Store): Promise<Sample> {
+  const store = inStore ?? (await Store.open(tempDir('sample-store')));
   const inventory = Inventory.parse({
     apiVersion: 'sealift.dev/v1',
     kind: 'Inventory',
