@@ -74,17 +74,54 @@ async function answer(
 ): Promise<void> {
   const chunks: Buffer[] = [];
   for await (const chunk of request) chunks.push(chunk as Buffer);
+  if (request.url === OLD_FULCIO_PATH) return answerOldFulcio(request, response, chunks, handlers.fulcio);
   const service = (Object.keys(SIGSTORE_PATHS) as Service[]).find((s) => SIGSTORE_PATHS[s] === request.url);
   if (service === undefined) return void response.writeHead(404).end();
-  const body = Buffer.concat(chunks).toString();
+  const body = withToken(Buffer.concat(chunks).toString(), request);
   const honest = await handlers[service](body);
   const truth: Answer = {
-    status: honest.statusCode,
+    status: service === 'fulcio' && honest.statusCode === 201 ? 200 : honest.statusCode, // cosign 3 wants 200
     body: typeof honest.response === 'string' ? honest.response : bytesOf(honest.response),
     type: honest.contentType ?? 'text/plain',
   };
   const { status, body: content, type } = (await lies[service]?.(truth, body)) ?? truth;
-  response.writeHead(status, { 'content-type': type ?? 'application/json' }).end(content);
+  // sigstore-go looks for the entry of this name in the answer.
+  const etag = service === 'rekor' ? /[0-9a-f]{64}/.exec(String(content))?.[0] : undefined;
+  response
+    .writeHead(status, { 'content-type': type ?? 'application/json', ...(etag && { etag }) })
+    .end(content);
+}
+
+const tokenOf = (request: IncomingMessage): string | undefined =>
+  /^Bearer (.*)$/.exec(request.headers.authorization ?? '')?.[1];
+
+/** cosign 3 sends the token in a header; the mock looks for it in the body, where @sigstore/sign has it. */
+function withToken(body: string, request: IncomingMessage): string {
+  const oidcIdentityToken = tokenOf(request);
+  if (oidcIdentityToken === undefined) return body;
+  return JSON.stringify({ ...(JSON.parse(body) as object), credentials: { oidcIdentityToken } });
+}
+
+/** What cosign 2 asks: a PEM chain for a PEM key. */
+const OLD_FULCIO_PATH = '/api/v1/signingCert';
+
+async function answerOldFulcio(
+  request: IncomingMessage,
+  response: ServerResponse,
+  chunks: Buffer[],
+  fulcio: HandlerFn,
+): Promise<void> {
+  const { publicKey } = JSON.parse(Buffer.concat(chunks).toString()) as { publicKey: { content: string } };
+  const content = Buffer.from(publicKey.content, 'base64').toString();
+  const asked = {
+    credentials: { oidcIdentityToken: tokenOf(request) },
+    publicKeyRequest: { publicKey: { content } },
+  };
+  const answered = JSON.parse((await fulcio(JSON.stringify(asked))).response as string) as {
+    signedCertificateEmbeddedSct: { chain: { certificates: string[] } };
+  };
+  const pem = answered.signedCertificateEmbeddedSct.chain.certificates.join('\n');
+  response.writeHead(201, { 'content-type': 'application/pem-certificate-chain' }).end(pem);
 }
 
 interface KeyPair {
