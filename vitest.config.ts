@@ -2,7 +2,10 @@
 import { defineConfig } from 'vitest/config';
 
 /** Files beside the code they test that start a container engine. */
-const WITH_ENGINE = ['test/install/{engine,stack,unfinished}.test.ts', 'test/build/sources/daemon.test.ts'];
+const WITH_ENGINE = [
+  'test/install/{engine,remember,stack,unfinished}.test.ts',
+  'test/build/sources/daemon.test.ts',
+];
 
 export default defineConfig({
   test: {

@@ -214,7 +214,7 @@ export const ERRORS = {
   VERSION_REFUSED: {
     exit: 14,
     about:
-      'The bundle is older than what is installed, or than the policy allows, or is the same version with other content.',
+      'The bundle is older than what is installed, or than the policy allows, or is the same version with other content. Against what is installed, a person may install it all the same and say why: `sealift install BUNDLE --allow-downgrade WHY`. The lowest version of the policy holds even then.',
   },
   POLICY_CHANGED: {
     exit: 14,

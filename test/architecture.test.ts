@@ -225,6 +225,15 @@ describe('the built programs', () => {
     expect(inputs.filter((input) => forbidden.test(input))).toEqual([]);
   });
 
+  it('the enclave signs receipts, in one file, and nothing else', async () => {
+    const own = (await inputsOf('enclave')).filter((input) => input.startsWith('src/'));
+    const texts = await Promise.all(own.map((input) => readFile(join(root, input), 'utf8')));
+    const signers = own.filter((_, i) =>
+      /import \{[^}]*\b(sign|createSign)\b[^}]*\} from 'node:crypto'/.test(texts[i]!),
+    );
+    expect(signers).toEqual(['src/install/attest.ts']);
+  });
+
   it('the enclave loads no network module but what the client of the Docker socket needs', async () => {
     const meta: unknown = JSON.parse(await readFile(join(dist, 'meta-enclave.json'), 'utf8'));
     const { inputs } = meta as { inputs: Record<string, { imports: { path: string }[] }> };

@@ -8,6 +8,7 @@
 import { asSealiftError, SealiftError, type ErrorCode } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import { Journal, readJournal } from './journal.ts';
+import { recheckVersion } from './override.ts';
 import type { Plan } from './plan.ts';
 import { checkRelease } from './preflight.ts';
 import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
@@ -51,7 +52,7 @@ async function planAgain(plan: Plan): Promise<Plan> {
   const { home } = work.world;
   await demandStanding(home, bundle.policy);
   await checkRelease(home, bundle.inventory);
-  bundle.recheckPolicy((await home.installed()).get(bundle.inventory.name));
+  recheckVersion(bundle, (await home.installed()).get(bundle.inventory.name), plan.override);
   const again = await work.remake();
   const shown = new Set(plan.steps.filter((step) => step.state === 'needed').map(({ id }) => id));
   const unseen = again.steps.find((step) => step.state === 'needed' && !shown.has(step.id));

@@ -84,6 +84,11 @@ export class Home {
     return join(this.releaseFolder(release), 'receipt.json');
   }
 
+  /** The host's signature over the receipt, when it has a key. */
+  receiptSignatureFile(release: string): string {
+    return join(this.releaseFolder(release), 'receipt.sigstore.json');
+  }
+
   /** Takes the home for one writer. @throws {SealiftError} LOCKED */
   async lock(what: string): Promise<() => Promise<void>> {
     return lockFolder(this.root, what);

@@ -3,6 +3,7 @@
 import type { VerifiedBundle } from '../bundle/open.ts';
 import type { Service } from './engines.ts';
 import { releaseName } from './home.ts';
+import type { Override } from './override.ts';
 import type { Receipt } from './receipt.ts';
 import { apiKeysFile, type Site } from './site.ts';
 import type { SmokeAnswer } from './smoke.ts';
@@ -10,6 +11,8 @@ import type { Step, World } from './step.ts';
 import { configsPath } from './steps/config.ts';
 import { expectedId, howProved } from './steps/image.ts';
 import { gatewayService, projectName } from './targets/compose.ts';
+import { policyId } from '../trust/state.ts';
+import type { FullReceipt } from './vsa.ts';
 
 export interface Outcomes {
   list: { step: Step; outcome: 'done' | 'kept' }[];
@@ -28,10 +31,14 @@ export interface ReceiptInput {
   services: readonly Service[];
   site: Site | undefined;
   smoke: readonly SmokeAnswer[];
+  /** What a person has overridden, now or in an earlier install of the same bundle. */
+  overrides: readonly Override[];
+  /** Fingerprint of the key that signs the receipt. */
+  hostKey: string | undefined;
   now: Date;
 }
 
-export function makeReceipt(input: ReceiptInput): Receipt {
+export function makeReceipt(input: ReceiptInput): FullReceipt {
   const { bundle, outcomes, world } = input;
   const { inventory, verdict } = bundle;
   const { version, apiVersion, platform, store } = world.engine.facts;
@@ -47,8 +54,9 @@ export function makeReceipt(input: ReceiptInput): Receipt {
     signatures: {
       threshold: verdict.threshold,
       policyVersion: verdict.policyVersion,
-      signers: verdict.accepted.map(({ slot, signer, fingerprint }) => ({ slot, signer, fingerprint })),
+      signers: verdict.accepted.map(signatory),
     },
+    ...judgement(input),
     engine: { version, apiVersion, platform, store },
     ...(input.compose === undefined ? {} : { compose: input.compose }),
     images: bundle.images.map((image) => ({
@@ -68,6 +76,47 @@ export function makeReceipt(input: ReceiptInput): Receipt {
       brought: outcomes.brought.has(step.id),
       record: step.record,
     })),
+  };
+}
+
+/** One who signed, as far as is known: a key, or an identity that a certificate vouched for at some time. */
+interface Signatory {
+  slot: number;
+  signer: string;
+  fingerprint?: string;
+  identity?: { subject: string; issuer: string };
+  signedAt?: Date;
+}
+
+function signatory({
+  slot,
+  signer,
+  fingerprint,
+  identity,
+  signedAt,
+}: Signatory): Receipt['signatures']['signers'][number] {
+  return {
+    slot,
+    signer,
+    ...(fingerprint !== undefined && { fingerprint }),
+    ...(identity && { identity: { subject: identity.subject, issuer: identity.issuer } }),
+    ...(signedAt && { signedAt: signedAt.toISOString() }),
+  };
+}
+
+/** By what policy and at what time it was judged, and what a person has overridden of it. */
+function judgement({
+  bundle,
+  overrides,
+  hostKey,
+  now,
+}: ReceiptInput): Pick<FullReceipt, 'policy' | 'time' | 'provenance' | 'overrides' | 'host'> {
+  return {
+    policy: policyId(bundle.policy),
+    time: { clock: now.toISOString(), judged: bundle.judgedAt.toISOString() },
+    provenance: { ...bundle.provenance },
+    ...(overrides.length > 0 && { overrides: overrides.map((o) => ({ ...o })) }),
+    ...(hostKey !== undefined && { host: { key: hostKey } }),
   };
 }
 

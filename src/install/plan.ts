@@ -9,8 +9,10 @@ import { Store } from '../store/store.ts';
 import { EngineClient } from './engine-client.ts';
 import { servicesOf, type Service } from './engines.ts';
 import { releaseName, type Home } from './home.ts';
+import { readHostKey, type HostKey } from './host-key.ts';
 import { composeFinder, type Compose } from './host.ts';
 import { readJournal, type JournalState } from './journal.ts';
+import { overridesOf, type AgreedOverride } from './override.ts';
 import {
   checkDisk,
   checkPlatform,
@@ -19,6 +21,7 @@ import {
   checkTags,
   engineDiskWarning,
   Findings,
+  laterThanHere,
   spoolBytes,
 } from './preflight.ts';
 import { readReceipt, readReceipts } from './receipt.ts';
@@ -44,6 +47,8 @@ export interface PlanInput {
   compose?: string;
   now: () => Date;
   emit?: Emit;
+  /** What a person has agreed to install in spite of a refusal. */
+  override?: AgreedOverride;
   /** Limit for services to become healthy, in seconds, instead of the one of the engine's row. */
   readyTimeoutSeconds?: number;
 }
@@ -64,6 +69,7 @@ export interface Plan {
   replaces: string | undefined;
   /** A release whose install another bundle left unfinished; it would be taken back first. */
   takesBack: string | undefined;
+  override: AgreedOverride | undefined;
   gatewayUrl: string | undefined;
   /** Path of the file with the clients' keys. */
   apiKeysFile: string | undefined;
@@ -96,7 +102,7 @@ interface Stack {
 /**
  * Judges the host and lists what an install would do. Changes nothing but makes the home's empty folders.
  * @throws {SealiftError} SITE_MISSING, SITE_INVALID; ENGINE_NOT_RUNNING, ENGINE_UNSUPPORTED, COMPOSE_UNSUPPORTED,
- *   SERVICE_UNSUPPORTED, TLS_INVALID, PORT_TAKEN, DISK_TOO_SMALL, TAG_CONFLICT, RELEASE_CONFLICT
+ *   SERVICE_UNSUPPORTED, TLS_INVALID, KEY_INVALID, PORT_TAKEN, DISK_TOO_SMALL, TAG_CONFLICT, RELEASE_CONFLICT
  */
 export async function planInstall(bundle: VerifiedBundle, input: PlanInput): Promise<Plan> {
   const emit = input.emit ?? silent;
@@ -112,6 +118,8 @@ interface Host {
   world: World;
   stack: Stack | undefined;
   compose: Compose | undefined;
+  /** With which the receipt is signed. */
+  hostKey: HostKey | undefined;
 }
 
 async function preflight(bundle: VerifiedBundle, input: PlanInput, store: Store, emit: Emit): Promise<Host> {
@@ -152,6 +160,10 @@ async function preflight(bundle: VerifiedBundle, input: PlanInput, store: Store,
   if (site) await findings.check('keys', () => say(keysFinding(site, home)));
   if (site && engine)
     await findings.check('port', () => say(checkPort(engine, site, projectName(inventory.name))));
+  const hostKey = await findings.check('host key', async () => {
+    const value = await readHostKey(home);
+    return { value, detail: value?.fingerprint ?? 'none, so the receipt is not signed' };
+  });
   await findings.check('release', () => say(checkRelease(home, inventory)));
   const blobs: Expected[] = [...inventory.models.flatMap((m) => m.files), ...inventory.configs];
   await findings.check('disk', () =>
@@ -165,7 +177,9 @@ async function preflight(bundle: VerifiedBundle, input: PlanInput, store: Store,
   const warning = await engineDiskWarning(engine!, bundle);
   if (warning !== undefined) findings.warn('engine disk', warning);
   const world = { home, store, engine: engine!, compose: findCompose, emit };
-  return { world, compose, stack: site && { site, tls: tls!, services: services! } };
+  const later = laterThanHere(bundle);
+  if (later !== undefined) findings.warn('time', later);
+  return { world, compose, hostKey, stack: site && { site, tls: tls!, services: services! } };
 }
 
 function tlsFinding(tls: TlsFiles, findings: Findings): { value: TlsFiles; detail: string } {
@@ -215,6 +229,7 @@ async function makePlan(bundle: VerifiedBundle, input: PlanInput, host: Host): P
     release,
     replaces: replaces === release ? undefined : replaces,
     takesBack: foreign?.release,
+    override: input.override,
     gatewayUrl: stack && gatewayUrl(stack.site),
     apiKeysFile: stack && apiKeysFile(stack.site, home),
     steps: planned,
@@ -270,6 +285,7 @@ interface Parts {
   world: World;
   stack: Stack | undefined;
   compose: Compose | undefined;
+  hostKey: HostKey | undefined;
   changes: Changes;
   outcomes: Outcomes;
   replaces: string | undefined;
@@ -287,6 +303,7 @@ async function listSteps(parts: Parts): Promise<Step[]> {
   const configs = inventory.configs.length > 0 ? [await configStep(world, bundle, inventory.configs)] : [];
   const images = bundle.images.map((image) => new ImageStep(world, bundle, image));
   const running = stack ? await stackSteps(parts, stack, modelPaths) : undefined;
+  const overrides = await overridesOf(input.home, bundle, input.override);
   const current = new CurrentStep({
     home: input.home,
     bundle: { name: inventory.name, version: inventory.version, digest: bundle.digest },
@@ -296,6 +313,7 @@ async function listSteps(parts: Parts): Promise<Step[]> {
       hadReceipt: (await readReceipt(input.home, releaseName(inventory))) !== undefined,
     },
     changes,
+    hostKey: parts.hostKey,
     receipt: () =>
       makeReceipt({
         bundle,
@@ -306,6 +324,8 @@ async function listSteps(parts: Parts): Promise<Step[]> {
         services: stack?.services ?? [],
         site: stack?.site,
         smoke: running?.smoke.answers ?? [],
+        overrides,
+        hostKey: parts.hostKey?.fingerprint,
         now: input.now(),
       }),
   });

@@ -19,6 +19,7 @@ import { readReceipt } from './receipt.ts';
 import type { Site } from './site.ts';
 import { expectedId } from './steps/image.ts';
 import { formatBytes } from '../text.ts';
+import { isoSeconds } from '../trust/state.ts';
 
 /** Rounding of a file's size on disk, in bytes. */
 const BLOCK = 4096;
@@ -189,4 +190,16 @@ export async function engineDiskWarning(
   const free = await freeBytes(engine.facts.rootFolder || '/').catch(() => undefined);
   if (free === undefined || free.bytes >= 3 * packed) return undefined;
   return `images are ${formatBytes(packed)} packed and need about three times that; ${engine.facts.rootFolder} has ${formatBytes(free.bytes)}`;
+}
+
+/** Clocks of two machines may differ by this much, in milliseconds, without a word. */
+const CLOCKS_MS = 60 * 60_000;
+
+/**
+ * What to say of a bundle that was made later than it is here; undefined when it was not. The host remembers the
+ * latest time that it has seen, so a staging machine that is years ahead would make keys expire here.
+ */
+export function laterThanHere({ inventory, judgedAt }: VerifiedBundle): string | undefined {
+  if (new Date(inventory.created).getTime() - judgedAt.getTime() < CLOCKS_MS) return undefined;
+  return `the bundle was made at ${inventory.created}, and here it is ${isoSeconds(judgedAt)}: one clock is wrong; after this install the host goes by the later time (sealift trust show --help)`;
 }

@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-/** `receipt.json` of a release: what was installed, how it was proved, what was started, and how to take it back. */
-import { readFile } from 'node:fs/promises';
+/**
+ * `receipt.json` of a release: what was installed, by what policy and at what time it was verified, how it was
+ * proved, what was started, and how to take it back. Beside it `receipt.sigstore.json`, when the host has a key.
+ */
+import { readFile, rm } from 'node:fs/promises';
 import { z } from 'zod';
 import { DigestSchema, Name, Size, Version } from '../bundle/inventory.ts';
 import { SealiftError } from '../errors.ts';
-import { canonicalJson, parseJson } from '../json.ts';
+import { parseJson } from '../json.ts';
 import { writeFileDurably } from '../store/files.ts';
+import { fingerprint } from '../trust/keys.ts';
+import { attest, isAttestedBy } from './attest.ts';
 import { absent, MAX_STATE_BYTES, type Home } from './home.ts';
+import { readHostPublicKey, type HostKey } from './host-key.ts';
 import { UndoRecord } from './step.ts';
+import { summaryOf, unwrapped, type FullReceipt } from './vsa.ts';
 
 const Step = z.strictObject({
   id: z.string(),
@@ -25,8 +32,33 @@ export const Receipt = z.strictObject({
   signatures: z.strictObject({
     threshold: z.number().int(),
     policyVersion: z.number().int(),
-    signers: z.array(z.strictObject({ slot: z.number().int(), signer: z.string(), fingerprint: z.string() })),
+    signers: z.array(
+      z.strictObject({
+        slot: z.number().int(),
+        signer: z.string(),
+        fingerprint: z.string().optional(),
+        identity: z.strictObject({ subject: z.string(), issuer: z.string() }).optional(),
+        signedAt: z.iso.datetime().optional(),
+      }),
+    ),
   }),
+  // What follows with `optional` has not been in receipts from the beginning, and those stay readable.
+  policy: z.strictObject({ version: z.number().int(), digest: DigestSchema }).optional(),
+  time: z
+    .strictObject({
+      clock: z.iso.datetime(),
+      judged: z.iso
+        .datetime()
+        .describe('The time by which validity was judged: never before one seen earlier'),
+    })
+    .optional(),
+  overrides: z
+    .array(z.strictObject({ check: z.literal('version'), refused: z.string(), reason: z.string() }))
+    .optional(),
+  provenance: z.strictObject({ digest: DigestSchema, describesBuild: z.boolean() }).optional(),
+  host: z
+    .strictObject({ key: z.string().describe('Fingerprint of the key that signs this receipt') })
+    .optional(),
   engine: z.strictObject({
     version: z.string(),
     apiVersion: z.string(),
@@ -77,7 +109,7 @@ export async function readReceipt(home: Home, release: string): Promise<Receipt 
   const file = home.receiptFile(release);
   const bytes = await readFile(file).catch(absent);
   if (bytes === undefined) return undefined;
-  const parsed = Receipt.safeParse(parseJson(bytes, file, 'IO_ERROR', MAX_STATE_BYTES));
+  const parsed = Receipt.safeParse(unwrapped(parseJson(bytes, file, 'IO_ERROR', MAX_STATE_BYTES)));
   if (parsed.success) return parsed.data;
   throw new SealiftError(
     'IO_ERROR',
@@ -91,6 +123,49 @@ export async function readReceipts(home: Home): Promise<Receipt[]> {
   return found.filter((receipt) => receipt !== undefined);
 }
 
-export async function writeReceipt(home: Home, receipt: Receipt): Promise<void> {
-  await writeFileDurably(home.receiptFile(receipt.release), canonicalJson(receipt));
+/**
+ * Writes the receipt, then its signature. A kill in between leaves a receipt that names a key and has no signature
+ * of it that fits: the journal is still there, and the same install, run again, writes both anew.
+ * @param key the host's; receipt.host names it
+ */
+export async function writeReceipt(
+  home: Home,
+  receipt: FullReceipt,
+  key: HostKey | undefined,
+): Promise<void> {
+  const bytes = summaryOf(receipt);
+  const signature = home.receiptSignatureFile(receipt.release);
+  await writeFileDurably(home.receiptFile(receipt.release), bytes);
+  if (key === undefined) await rm(signature, { force: true });
+  else await writeFileDurably(signature, `${attest(bytes, key)}\n`);
+}
+
+/** Removes a receipt, and its signature first: a signature without its receipt says nothing. */
+export async function removeReceipt(home: Home, release: string): Promise<void> {
+  await rm(home.receiptSignatureFile(release), { force: true });
+  await rm(home.receiptFile(release), { force: true });
+}
+
+/**
+ * `none`: the receipt is not meant to be signed. `unchecked`: there is a signature, but not the key to check it
+ * with. `missing`, `wrong`: it names a key, and no signature of that key over these bytes is there.
+ */
+export interface ReceiptSignature {
+  state: 'none' | 'signed' | 'unchecked' | 'missing' | 'wrong';
+  key?: string;
+}
+
+/** Whether the receipt of a release has the signature that it says it has. */
+export async function receiptSignature(
+  home: Home,
+  receipt: Pick<Receipt, 'release' | 'host'>,
+): Promise<ReceiptSignature> {
+  const { release, host } = receipt;
+  if (host === undefined) return { state: 'none' };
+  const json = await readFile(home.receiptSignatureFile(release)).catch(absent);
+  if (json === undefined) return { state: 'missing', ...host };
+  const key = await readHostPublicKey(home);
+  if (key === undefined || fingerprint(key) !== host.key) return { state: 'unchecked', ...host };
+  const fits = isAttestedBy(key, await readFile(home.receiptFile(release)), json);
+  return { state: fits ? 'signed' : 'wrong', ...host };
 }

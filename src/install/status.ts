@@ -6,7 +6,7 @@ import type { Digest } from '../store/digest.ts';
 import { EngineClient, type EngineContainer } from './engine-client.ts';
 import type { Home } from './home.ts';
 import { readJournal } from './journal.ts';
-import { readReceipt, type Receipt } from './receipt.ts';
+import { readReceipt, receiptSignature, type Receipt, type ReceiptSignature } from './receipt.ts';
 
 export interface ServiceStatus {
   service: string;
@@ -21,6 +21,7 @@ export interface StatusReport {
   schema: 'sealift/status/v1';
   home: string;
   current: Receipt;
+  signature: ReceiptSignature;
   /** Releases whose files are here. */
   releases: string[];
   services: ServiceStatus[];
@@ -51,7 +52,9 @@ export async function readStatus(input: { home: Home; socket: string }): Promise
   const containers = receipt.gateway === undefined ? [] : await engine.containers(receipt.gateway.project);
   const services = expectedServices(receipt).map(([service, image]) => statusOf(service, image, containers));
   const unknown = containers.filter((c) => !services.some((s) => s.service === c.service));
+  const signature = await receiptSignature(home, receipt);
   const drift = [
+    ...signatureDrift(signature),
     ...services.flatMap(serviceDrift),
     ...unknown.map((c) => `container ${c.name} belongs to the project, and the receipt does not know it`),
     ...(await imageDrift(receipt, engine)),
@@ -61,11 +64,18 @@ export async function readStatus(input: { home: Home; socket: string }): Promise
     schema: 'sealift/status/v1',
     home: home.root,
     current: receipt,
+    signature,
     releases: await home.releases(),
     services,
     unfinished: journal && { release: journal.release, bundle: journal.bundle, startedAt: journal.startedAt },
     drift,
   };
+}
+
+function signatureDrift({ state, key }: ReceiptSignature): string[] {
+  if (state === 'missing') return [`the receipt has no signature of ${key}, which it names`];
+  if (state === 'wrong') return [`the receipt is not what ${key} signed`];
+  return [];
 }
 
 /** Compose services of a receipt with the image each must run. */

@@ -16,7 +16,7 @@ import { EngineClient } from './engine-client.ts';
 import type { Home } from './home.ts';
 import { composeFinder } from './host.ts';
 import { Journal, readJournal } from './journal.ts';
-import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
+import { readReceipt, readReceipts, removeReceipt, type Receipt } from './receipt.ts';
 import type { World } from './step.ts';
 import { RELEASE_LABEL } from './targets/compose.ts';
 import { rollBack, takeBack } from './undo.ts';
@@ -123,7 +123,7 @@ async function removeFolder(release: string, home: Home): Promise<void> {
   const others = (await readdir(folder)).filter((name) => name !== basename(home.receiptFile(release)));
   for (const name of others) await rm(join(folder, name), { recursive: true, force: true });
   await fsyncDir(folder);
-  await rm(home.receiptFile(release), { force: true });
+  await removeReceipt(home, release);
   await rm(folder, { recursive: true, force: true });
   await fsyncDir(home.path('releases'));
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Attacks on signatures by an identity: whoever gets a certificate of some name, or holds the media. THREATS.md T2, T3, T27. */
+/** Attacks on signatures by an identity: whoever gets a certificate of some name, or holds the media. THREATS.md T2, T3, T28. */
 import { generateKeyPairSync } from 'node:crypto';
 import { afterAll, describe, expect, it } from 'vitest';
 import { SLOT_BYTES } from '../../src/trust/slots.ts';

@@ -7,6 +7,7 @@ import { INSIDE } from '../../src/cli/inside.ts';
 import { SealiftError } from '../../src/errors.ts';
 import { Home } from '../../src/install/home.ts';
 import { readTrustState, rememberTrust } from '../../src/install/trust-state.ts';
+import { digestOf } from '../../src/store/digest.ts';
 import { parseTrustPolicy } from '../../src/trust/policy.ts';
 import { judgeRotation, type Rotation } from '../../src/trust/rotate.ts';
 import { documentOf, run, type Ran } from '../cli/harness.ts';
@@ -236,6 +237,50 @@ describe('trust.yaml on the host', () => {
     put(text([dave, alice, bob]));
     rmSync(home.trustStateFile);
     expect((await verify()).exit).toBe(0);
+  });
+});
+
+describe('an older bundle, properly signed', () => {
+  const NEWER = { version: '1.3.0', digest: `sha256:${'f'.repeat(64)}` } as const;
+  const OTHER = { version: '1.2.3', digest: `sha256:${'f'.repeat(64)}` } as const;
+  const install = (...more: string[]): Promise<Ran> =>
+    cli('install', bundle, '--yes', '--engine', home.path('no-engine.sock'), ...more);
+
+  it.each([
+    ['an older version', NEWER, 'sample 1.2.3 is older than 1.3.0, which is installed'],
+    ['the same version with another digest', OTHER, 'sample 1.2.3 is installed already, with other content'],
+  ])(
+    'with %s is refused without a reason, and left out is that check alone with one',
+    async (_, before, why) => {
+      await home.setInstalled('sample', before);
+      for (const how of [[], ['--dry-run']]) {
+        const ran = await install(...how);
+        expect([ran.exit, ran.stderr]).toEqual([14, expect.stringContaining(why)]);
+      }
+      for (const reason of ['', '   ', '...', 'x'.repeat(501), 'two\nlines', '\u202Egnorw']) {
+        const ran = await install('--allow-downgrade', reason);
+        expect([ran.exit, ran.stderr]).toEqual([2, expect.stringContaining('code: USAGE')]);
+      }
+      const ran = await install('--allow-downgrade', 'ticket 311');
+      expect(ran.stderr).toContain(`version      left out: ${why} (ticket 311)`);
+      expect(ran.stderr).toContain('looking at this host'); // that far it came
+      expect((await home.installed()).get('sample')).toEqual(before);
+    },
+  );
+
+  it.each([
+    [
+      'is below the lowest version of the policy',
+      "bundles: { sample: { minVersion: '1.2.4' } }\n",
+      'VERSION_REFUSED',
+    ],
+    ['is revoked', `revoked: { bundles: ['${digestOf(sample.plan.sums)}'] }\n`, 'BUNDLE_REVOKED'],
+  ])('is refused for any reason when it %s', async (_, rule, code) => {
+    rmSync(home.trustStateFile);
+    put(policyText([alice, bob], 2, rule, 1));
+    await home.setInstalled('sample', NEWER);
+    const ran = await install('--allow-downgrade', 'ticket 311');
+    expect([ran.exit, ran.stderr]).toEqual([14, expect.stringContaining(`code: ${code}`)]);
   });
 });
 

@@ -9,6 +9,7 @@ import { readEnvironment } from '../../src/cli/context.ts';
 import { demandConsent, demandSomebody } from '../../src/cli/consent.ts';
 import { INSIDE } from '../../src/cli/inside.ts';
 import { documentOf, run } from './harness.ts';
+import { person, policyOf, policyText } from '../trust/helpers.ts';
 import { policyYaml, sampleBundle } from './sample.ts';
 
 let home = '';
@@ -138,5 +139,50 @@ describe('status and uninstall', () => {
     const ran = await run(INSIDE, ['uninstall', '--home', home, '--engine', socket], { typed: 'n\r' });
     expect(ran.exit).toBe(1);
     expect(ran.stderr).toContain('code: CANCELLED');
+  });
+});
+
+describe('trust', () => {
+  it('host-key makes a key once, and only in a home that is there', async () => {
+    const made = documentOf(await run(INSIDE, ['trust', 'host-key', '--home', home, '--json']));
+    expect(made).toMatchObject({
+      schema: 'sealift/host-key/v1',
+      made: true,
+      publicKey: join(home, 'host.pub'),
+    });
+    const again = await run(INSIDE, ['trust', 'host-key', '--home', home]);
+    expect(again.stdout).toContain('it was there already');
+    expect(again.stdout).toContain(String(made['fingerprint']));
+    const shown = documentOf(await run(INSIDE, ['trust', 'show', '--home', home, '--json']));
+    expect(shown).toMatchObject({ standing: 'first-use', hostKey: made['fingerprint'] });
+    const nowhere = await run(INSIDE, ['trust', 'host-key', '--home', `${home}-nowhere`]);
+    expect([nowhere.exit, existsSync(`${home}-nowhere`)]).toEqual([2, false]);
+  });
+
+  it('show says of each signer whether it counts now', async () => {
+    const file = join(home, '..', 'shown.yaml');
+    const people = [
+      person('alice'),
+      { ...person('bob'), notAfter: '2026-12-31T00:00:00Z' },
+      { ...person('carol'), notBefore: '2028-01-01T00:00:00Z' },
+      person('dave'),
+    ];
+    const revoked = policyOf(people).signers[3]!.fingerprint;
+    await writeFile(file, policyText(people, 2, `revoked: { keys: ['${revoked}'] }\n`, 7));
+    const ran = await run(INSIDE, ['trust', 'show', '--policy', file]);
+    expect(ran.stdout).toMatch(/^policy 7 {2}sha256:/);
+    for (const row of [
+      /alice +sha256:[0-9a-f]{64} +valid +without end/,
+      /bob .* expired +until 2026-12-31T00:00:00Z/,
+      /carol .* not yet valid +from 2028/,
+      /dave .* revoked/,
+      /threshold +2 of 4/,
+    ])
+      expect(ran.stdout).toMatch(row);
+    expect(documentOf(await run(INSIDE, ['trust', 'show', '--policy', file, '--json']))).toMatchObject({
+      schema: 'sealift/trust/v1',
+      standing: 'named',
+      policy: { version: 7, threshold: 2, signers: [{ state: 'valid' }, { state: 'expired' }, {}, {}] },
+    });
   });
 });

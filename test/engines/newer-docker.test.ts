@@ -121,11 +121,16 @@ describe.each(rows)('Docker %s (%s), %s store:', (version, suite, store) => {
     const answer = JSON.parse(await succeed(inside('install', bundle, '--yes', '--json'))) as object;
     expect(answer).toMatchObject({ schema: expect.stringContaining('sealift/') as string });
     await expectSigned();
-    const receipt = JSON.parse(readFileSync(join(home, 'current/receipt.json'), 'utf8')) as {
-      engine: { version: string; store: string };
-      images: { ref: string; id: string }[];
-      smoke: { answer: string }[];
+    const statement = JSON.parse(readFileSync(join(home, 'current/receipt.json'), 'utf8')) as {
+      predicate: {
+        sealift_receipt: {
+          engine: { version: string; store: string };
+          images: { ref: string; id: string }[];
+          smoke: { answer: string }[];
+        };
+      };
     };
+    const receipt = statement.predicate.sealift_receipt;
     expect(receipt.engine.store).toBe(store);
     expect(receipt.images.map(({ ref, id }) => [ref, id])).toEqual(images.map((i) => [i.ref, expectedId(i)]));
     expect(receipt.smoke.map((s) => s.answer)).toEqual([expect.stringContaining(tinyAnswer)]);

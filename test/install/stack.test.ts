@@ -303,8 +303,15 @@ it('leaves nothing running and nothing placed when it is uninstalled', async () 
   expect(await docker('images', '--all', '--quiet')).toBe('');
   expect(await docker('network', 'ls', '--filter', 'label=com.docker.compose.project', '--quiet')).toBe('');
   expect((await runOk('find', [home.root, '-type', 'f'])).trim().split('\n').toSorted()).toEqual(
-    ['installed.json', 'secrets/api-keys', 'site.yaml', 'tls/server.crt', 'tls/server.key'].map((name) =>
-      home.path(name),
-    ),
+    [
+      'installed.json',
+      'secrets/api-keys',
+      'site.yaml',
+      'tls/server.crt',
+      'tls/server.key',
+      'trust-state.json',
+      'trust.yaml',
+      'trust/1.yaml',
+    ].map((name) => home.path(name)),
   );
 }, 60_000);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { openBundle, type VerifiedBundle } from '../../bundle/open.ts';
+import { SealiftError } from '../../errors.ts';
+import type { Emit } from '../../events.ts';
 import { applyPlan } from '../../install/apply.ts';
+import { isReason, MAX_REASON, overrideOf, type AgreedOverride } from '../../install/override.ts';
 import { planInstall, type Plan } from '../../install/plan.ts';
 import type { Receipt } from '../../install/receipt.ts';
 import { command, type Result } from '../command.ts';
@@ -24,6 +27,8 @@ interface InstallOptions {
   host: HostFlags;
   yes: boolean;
   dryRun: boolean;
+  /** Why an older version, or other content under the same one, may come in. */
+  downgradeReason: string | undefined;
 }
 
 export const install = command<InstallOptions>({
@@ -32,16 +37,22 @@ export const install = command<InstallOptions>({
   about: [
     'Checks signatures and policy, looks at this host, shows what would be done, and asks. Then every byte is hashed in the pass in which it is copied or loaded; nothing is started before all of it matched; services are started, waited for, and asked a real question through the gateway. When a step fails, what this install placed is taken back. An install that was stopped goes on where it was when it is run again.',
     "The trust policy is the home's trust.yaml; there is no way to name another one here, and none to skip a check.",
+    'An older version than the one that was installed is refused, and so is other content under the same version. --allow-downgrade leaves out that one check and wants a reason, which is written into the receipt; revocations and the lowest version of the policy hold even then. From then on the older version is what later ones are compared with.',
   ],
   positional: { name: 'BUNDLE', about: 'the bundle, or the folder that holds it', required: true },
   options: [
     YES_OPTION,
     { flags: '--dry-run', about: 'show what would be done, and do nothing' },
+    { flags: '--allow-downgrade <WHY>', about: 'install an older version; why goes into the receipt' },
     ...HOST_OPTIONS,
   ],
   examples: [
     ['sealift install /media/usb', 'shows the plan and asks'],
     ['sealift install demo.sealift.tar --dry-run --json', 'the plan for another program'],
+    [
+      'sealift install old.sealift.tar --allow-downgrade "1.4.0 answers wrongly, ticket 311"',
+      'back to an older one',
+    ],
   ],
   exits: [10, 11, 12, 13, 14, 20, 21, 22],
   parse: (given) => ({
@@ -49,9 +60,22 @@ export const install = command<InstallOptions>({
     host: hostFlags(given),
     yes: given.is('yes'),
     dryRun: given.is('dryRun'),
+    downgradeReason: reasonOf(given.text('allowDowngrade')),
   }),
   run: runInstall,
 });
+
+function reasonOf(text: string | undefined): string | undefined {
+  const reason = text?.trim();
+  if (reason === undefined || isReason(reason)) return reason;
+  throw new SealiftError(
+    'USAGE',
+    `--allow-downgrade wants a reason: one line of text, at most ${MAX_REASON} characters`,
+    {
+      hint: 'it goes into the receipt, so that an auditor understands it: a ticket, what is wrong with the newer version',
+    },
+  );
+}
 
 async function runInstall(options: InstallOptions, io: Io): Promise<Result> {
   if (!options.dryRun) demandSomebody(options.yes, io, 'install');
@@ -60,17 +84,30 @@ async function runInstall(options: InstallOptions, io: Io): Promise<Result> {
   const path = await findBundle(options.bundle);
   const installed = await paths.home.installed();
   const { emit } = io;
+  const { downgradeReason } = options;
   const bundle = await openBundle(path, {
     policy,
     now: time.judged,
-    installed: (name) => installed.get(name),
+    ...(downgradeReason === undefined && { installed: (name) => installed.get(name) }),
     emit,
   });
   try {
-    return await installBundle(bundle, paths, options, io);
+    const before = installed.get(bundle.inventory.name);
+    const override = downgradeReason === undefined ? undefined : overrideOf(bundle, before, downgradeReason);
+    if (downgradeReason !== undefined) sayOverride(override, emit);
+    return await installBundle(bundle, paths, options, io, override);
   } finally {
     await bundle.close();
   }
+}
+
+function sayOverride(override: AgreedOverride | undefined, emit: Emit): void {
+  if (override === undefined) {
+    emit({ type: 'check', name: 'version', outcome: 'ok', detail: '--allow-downgrade was not needed' });
+    return;
+  }
+  const detail = `left out: ${override.refused} (${override.reason})`;
+  emit({ type: 'check', name: 'version', outcome: 'skipped', detail });
 }
 
 async function installBundle(
@@ -78,13 +115,20 @@ async function installBundle(
   paths: HostPaths,
   options: InstallOptions,
   io: Io,
+  override: AgreedOverride | undefined,
 ): Promise<Result> {
-  const plan = await planInstall(bundle, { ...paths, now: io.now, emit: io.emit });
+  const plan = await planInstall(bundle, {
+    ...paths,
+    now: io.now,
+    emit: io.emit,
+    ...(override && { override }),
+  });
   if (options.dryRun) return { schema: 'sealift/plan/v1', data: planData(plan), text: planLines(plan) };
   for (const line of planLines(plan)) io.out.note(line);
   // Where nothing is left to do there is nothing to consent to.
   const idle = plan.takesBack === undefined && plan.steps.every((step) => step.state === 'done');
-  await demandConsent(options.yes || idle, io, `install ${plan.release}?`);
+  const despite = override === undefined ? '' : `, although ${override.refused}`;
+  await demandConsent(options.yes || idle, io, `install ${plan.release}${despite}?`);
   const receipt = await applyPlan(plan, { emit: io.emit, signal: io.signal });
   const { gatewayUrl, apiKeysFile } = plan;
   return {
@@ -100,7 +144,7 @@ function bundleData({ bundle }: Plan): object {
 }
 
 function planData(plan: Plan): object {
-  const { release, replaces, takesBack, gatewayUrl, apiKeysFile, steps, totalBytes, bundle } = plan;
+  const { release, replaces, takesBack, override, gatewayUrl, apiKeysFile, steps, totalBytes, bundle } = plan;
   const signers = bundle.verdict.accepted;
   return {
     bundle: bundleData(plan),
@@ -108,6 +152,7 @@ function planData(plan: Plan): object {
     release,
     replaces,
     takesBack,
+    override,
     gatewayUrl,
     apiKeysFile,
     steps,
@@ -116,7 +161,7 @@ function planData(plan: Plan): object {
 }
 
 function planLines(plan: Plan): Line[] {
-  const { bundle, release, replaces, takesBack, gatewayUrl, steps, totalBytes } = plan;
+  const { bundle, release, replaces, takesBack, override, gatewayUrl, steps, totalBytes } = plan;
   const needed = steps.filter((step) => step.state === 'needed').length;
   return [
     [styled('bold', `plan for ${release}`), `  ${bundle.digest}`],
@@ -124,6 +169,12 @@ function planLines(plan: Plan): Line[] {
       [
         ...bundle.verdict.accepted.map((s) => ['signed by', `${s.signer}  ${s.fingerprint}`]),
         ...(takesBack === undefined ? [] : [['takes back', `the unfinished install of ${takesBack}`]]),
+        ...(override === undefined
+          ? []
+          : [
+              ['override', override.refused],
+              ['reason', override.reason],
+            ]),
         ['replaces', replaces ?? 'nothing'],
         ...(gatewayUrl === undefined ? [] : [['gateway', gatewayUrl]]),
       ],

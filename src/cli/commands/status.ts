@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readStatus, type StatusReport } from '../../install/status.ts';
+import type { ReceiptSignature } from '../../install/receipt.ts';
 import { command } from '../command.ts';
 import { HOST_OPTIONS, hostFlags, hostPaths, type HostFlags } from '../host-options.ts';
 import { styled, table, type Line } from '../output.ts';
@@ -11,7 +12,7 @@ export const status = command<{ host: HostFlags; exitCode: boolean }>({
   name: 'status',
   summary: 'Show what is installed and whether it runs as it was proved',
   about: [
-    'Holds what runs now against the receipt of the current release: containers, their images, tags, model folders. Changes nothing.',
+    'Holds what runs now against the receipt of the current release: containers, their images, tags, model folders; and the receipt against the signature of the host, when it has one. Changes nothing.',
   ],
   options: [
     { flags: '--exit-code', about: 'end with 30 when something differs from the receipt' },
@@ -36,13 +37,30 @@ export const status = command<{ host: HostFlags; exitCode: boolean }>({
   },
 });
 
-function render({ current, releases, services, unfinished, drift }: Omit<StatusReport, 'schema'>): Line[] {
+const SIGNATURE: Readonly<Record<ReceiptSignature['state'], string>> = {
+  none: 'not signed (the host had no key)',
+  signed: 'signed by this host',
+  unchecked: 'signed, not checked: host.pub is not of this key',
+  missing: 'NOT SIGNED, and should be',
+  wrong: 'CHANGED since it was signed',
+};
+
+function render({
+  current,
+  signature,
+  releases,
+  services,
+  unfinished,
+  drift,
+}: Omit<StatusReport, 'schema'>): Line[] {
   const others = releases.filter((release) => release !== current.release);
   return [
     ...table([
       ['release', `${current.release}  ${current.bundle.digest}`],
       ['installed', current.finishedAt],
       ['signed by', current.signatures.signers.map(({ signer }) => signer).join(', ')],
+      ['receipt', [SIGNATURE[signature.state], signature.key ?? ''].join('  ').trimEnd()],
+      ...(current.overrides ?? []).map((o) => ['override', `${o.refused}: ${o.reason}`]),
       ...(current.gateway === undefined ? [] : [['gateway', current.gateway.url]]),
       ...(others.length === 0 ? [] : [['also here', others.join(', ')]]),
     ]),

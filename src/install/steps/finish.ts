@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The last two steps: the smoke test, and making the release the current one. */
 import { mkdir, rm, rmdir } from 'node:fs/promises';
+import type { HostKey } from '../host-key.ts';
 import { releaseName, type Home, type InstalledVersion } from '../home.ts';
-import { readReceipt, writeReceipt, type Receipt } from '../receipt.ts';
+import { readReceipt, receiptSignature, removeReceipt, writeReceipt } from '../receipt.ts';
 import { apiKeysFile, readApiKeys } from '../site.ts';
 import { smokeTest, type SmokeAnswer, type SmokeInput } from '../smoke.ts';
 import type { Step, StepState, UndoRecord } from '../step.ts';
 import type { Digest } from '../../store/digest.ts';
+import type { FullReceipt } from '../vsa.ts';
 
 /** Shared by the steps of one install: has any of them changed something? Then the last two are needed. */
 export interface Changes {
@@ -55,11 +57,13 @@ export interface CurrentInput {
   bundle: { name: string; version: string; digest: Digest };
   /** What was current and installed before, to return to. */
   before: { release: string | undefined; installed: InstalledVersion | undefined; hadReceipt: boolean };
-  receipt: () => Receipt;
+  receipt: () => FullReceipt;
+  /** The key that signs the receipt. */
+  hostKey: HostKey | undefined;
   changes: Changes;
 }
 
-/** Receipt first, then `current`, then the memory against rollbacks: each only when the one before is durable. */
+/** Receipt with its signature first, then `current`, then the memory against rollbacks: each only when the one before is durable. */
 export class CurrentStep implements Step {
   readonly kind = 'config';
   readonly bytes = 0;
@@ -88,18 +92,22 @@ export class CurrentStep implements Step {
   }
 
   async check(): Promise<StepState> {
-    const { home, bundle, changes } = this.#input;
+    const { home, bundle, changes, hostKey } = this.#input;
     if (changes.changed || (await home.current()) !== this.#release) return 'needed';
     const [receipt, installed] = await Promise.all([readReceipt(home, this.#release), home.installed()]);
     const right =
       receipt?.bundle.digest === bundle.digest && installed.get(bundle.name)?.digest === bundle.digest;
-    return right ? 'done' : 'needed';
+    if (!right) return 'needed';
+    // A host that was given a key since then signs now; without one, an earlier signature stays.
+    if (hostKey !== undefined && receipt.host?.key !== hostKey.fingerprint) return 'needed';
+    const { state } = await receiptSignature(home, receipt);
+    return state === 'missing' || state === 'wrong' ? 'needed' : 'done';
   }
 
   async apply(): Promise<void> {
-    const { home, bundle, receipt } = this.#input;
+    const { home, bundle, receipt, hostKey } = this.#input;
     await mkdir(home.releaseFolder(this.#release), { recursive: true }); // a bundle without services wrote no files
-    await writeReceipt(home, receipt());
+    await writeReceipt(home, receipt(), hostKey);
     await home.setCurrent(this.#release);
     await home.setInstalled(bundle.name, { version: bundle.version, digest: bundle.digest });
   }
@@ -112,7 +120,14 @@ export async function undoCurrent(
 ): Promise<void> {
   await home.setCurrent(record.release);
   await home.setInstalled(record.name, record.installed);
-  if (record.hadReceipt) return;
-  await rm(home.receiptFile(record.made), { force: true });
+  if (record.hadReceipt) return dropUnfitSignature(home, record.made);
+  await removeReceipt(home, record.made);
   await rmdir(home.releaseFolder(record.made)).catch(() => undefined); // when there are no other files in it
+}
+
+/** A receipt that stays, because there was one before, may have been written anew without its signature. */
+async function dropUnfitSignature(home: Home, release: string): Promise<void> {
+  const receipt = await readReceipt(home, release);
+  if (receipt === undefined || (await receiptSignature(home, receipt)).state === 'wrong')
+    await rm(home.receiptSignatureFile(release), { force: true });
 }
