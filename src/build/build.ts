@@ -7,6 +7,7 @@ import { planBundle, writeBundle, type BundlePlan } from '../bundle/write.ts';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import type { Digest } from '../store/digest.ts';
+import { readClaim } from '../trust/claim.ts';
 import type { Signer } from '../trust/sign.ts';
 import { SLOT_COUNT } from '../trust/slots.ts';
 import { claimStore } from './claim.ts';
@@ -47,8 +48,8 @@ export interface BuiltBundle {
 /**
  * Builds the bundle that a lock describes. Holds the store's lock meanwhile. Until the last byte is on the disk
  * there is no file at `out`.
- * @throws {SealiftError} LOCK_STALE, FILE_EXISTS, FILE_MISSING, SLOTS_FULL, SOURCE_CHANGED, DISK_FULL, LOCKED,
- *   INTERRUPTED, and the codes of sources and signers
+ * @throws {SealiftError} LOCK_STALE, FILE_EXISTS, FILE_MISSING, SLOTS_FULL, ALREADY_SIGNED, SOURCE_CHANGED,
+ *   DISK_FULL, LOCKED, INTERRUPTED, and the codes of sources and signers
  */
 export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
   const { manifest, lock, signers, emit, signal } = input;
@@ -65,8 +66,7 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
   const release = await claimStore(store, 'build');
   try {
     const plan = await gather(input, out, stale);
-    const signatures: string[] = [];
-    for (const signer of signers) signatures.push(await signer.sign(plan.sums));
+    const signatures = await signAll(plan.sums, signers);
     emit({ type: 'stage', name: 'write', totalBytes: plan.size });
     await writeBundle(out, plan, signatures, store, { emit, ...(signal ? { signal } : {}) });
     return { path: out, digest: plan.digest, size: plan.size };
@@ -75,6 +75,23 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
   } finally {
     await release();
   }
+}
+
+/** One after the other, since each may ask a person. Only a finished signature shows whose it is. */
+async function signAll(sums: Uint8Array, signers: readonly Signer[]): Promise<string[]> {
+  const signatures = new Map<string, string>();
+  for (const signer of signers) {
+    const json = await signer.sign(sums);
+    const { by } = readClaim(JSON.parse(json));
+    if (signatures.has(by)) {
+      throw new SealiftError('ALREADY_SIGNED', 'two of the signers are one and the same', {
+        details: [['signer', by]],
+        hint: 'a signer counts once: name each key or identity once',
+      });
+    }
+    signatures.set(by, json);
+  }
+  return [...signatures.values()];
 }
 
 /** Everything up to the bytes: all blobs in the store, and the plan of the archive. */

@@ -83,22 +83,20 @@ export function signingTool(io: Pick<Io, 'out' | 'prompt' | 'signal'>, timeoutMs
     io.out.note(
       `sealift: asking ${basename(argv[0])} to sign${person ? ' (it may want a PIN or a touch)' : ''}`,
     );
-    io.out.beforeNote?.();
-    const {
-      code,
-      stdout: output,
-      stderr,
-    } = await start(argv, {
+    const ran = await start(argv, {
       env: wholeEnvironment(),
       timeoutMs,
       signal: io.signal,
-      maxStdoutBytes: MAX_OUTPUT_BYTES,
       ...(stdin === undefined ? {} : { input: stdin }),
+      ...(stdout ? { maxStdoutBytes: MAX_OUTPUT_BYTES } : {}),
       ...(person ? { terminal: stdout ? 'stderr' : 'all' } : {}),
     });
     // Ctrl-C on a shared terminal reaches both.
     if (io.signal.aborted) throw new SealiftError('INTERRUPTED', `interrupted while ${argv[0]} was to sign`);
-    return { code, stdout: stdout ? output : Buffer.alloc(0), said: lastLines(stderr) };
+    const { code, stderr } = ran;
+    return stdout
+      ? { code, stdout: ran.stdout, said: lastLines(stderr) }
+      : { code, stdout: Buffer.alloc(0), said: lastLines(`${ran.stdout.toString()}\n${stderr}`) };
   };
 }
 

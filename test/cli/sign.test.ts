@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `sign` beyond one key and one bundle: documents, policies, signatures made elsewhere. Real tools: e2e/signers. */
 import { sign as ecdsa } from 'node:crypto';
-import { copyFile, readFile, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { attachSignature, readSignable } from '../../src/bundle/slots-file.ts';
 import { ALL } from '../../src/cli/all.ts';
-import { fingerprint } from '../../src/trust/keys.ts';
+import { fingerprint, keyHint } from '../../src/trust/keys.ts';
 import { keySigner } from '../../src/trust/sign.ts';
 import { policyOf, sampleBundle, verifyAll, type Person, type Sample } from '../support/sample.ts';
 import { startSigstore, type SigstoreInstance } from '../support/sigstore.ts';
@@ -186,6 +186,25 @@ describe('sign --attach', () => {
     ).toMatchObject({ checked: true });
   });
 
+  it('takes no signature that names another key than its own, when that key is at hand', async () => {
+    const json = JSON.parse(await keySigner(alice.privateKey).sign(sample.plan.sums)) as {
+      verificationMaterial: { publicKey: { hint: string } };
+    };
+    json.verificationMaterial.publicKey.hint = keyHint(bob.publicKey);
+    await writeFile(at('misnamed.json'), JSON.stringify(json));
+    for (const key of ['alice.pub', 'bob.pub'])
+      await fails(
+        'BAD_SIGNATURE',
+        11,
+        'sign',
+        bundle,
+        '--attach',
+        at('misnamed.json'),
+        '--public-key',
+        at(key),
+      );
+  });
+
   it('takes no damaged signature when the key is at hand', async () => {
     const json = JSON.parse(await keySigner(alice.privateKey).sign(sample.plan.sums)) as {
       messageSignature: { signature: string };
@@ -261,6 +280,38 @@ describe('keyless', () => {
     expect(await ok('sign', bundle, '--signer', at('ci.yaml'))).toMatchObject({ slot: 1 });
   });
 
+  it('signs while building, beside a key and a command, and each signer once', async () => {
+    await mkdir(at('weights'), { recursive: true });
+    await writeFile(at('weights/config.json'), '{}\n');
+    const head = 'apiVersion: sealift.dev/v1\nkind: Bundle\nmetadata: { name: tiny, version: 1.0.0 }\n';
+    await writeFile(
+      at('tiny.yaml'),
+      `${head}platform: linux/amd64\nmodels:\n  tiny: { from: "file:./weights" }\n`,
+    );
+    const store = ['--store', at('store')];
+    await ok('lock', at('tiny.yaml'), ...store);
+    bundle = at('tiny.sealift.tar');
+    const build = ['build', at('tiny.yaml'), ...store, '--signer', at('ci.yaml')];
+    const said = await ok(...build, '-o', bundle, '--key', at('bob.key'), '--signer', at('exec.yaml'));
+    const names = [bob.publicKey, alice.publicKey].map((key) => fingerprint(key) as string);
+    const identity = `https://ci.example.org/b (${claims[1]})`;
+    expect((said['signedBy'] as string[]).toSorted()).toEqual([...names, identity].toSorted());
+    expect(await accepted(alice, bob)).toEqual(['bob', 'alice']);
+    await copyFile(at('token'), at('token2'));
+    await writeFile(at('ci2.yaml'), (await readFile(at('ci.yaml'), 'utf8')).replace('"token"', '"token2"'));
+    const twice = await fails(
+      'ALREADY_SIGNED',
+      2,
+      ...build,
+      '--signer',
+      at('ci2.yaml'),
+      '-o',
+      at('twice.tar'),
+    );
+    expect(twice).toContain(identity);
+    await fails('USAGE', 2, ...build, '--unsigned');
+  });
+
   it('does not attach a certificate that is for another key', async () => {
     const out = at('ci.sigstore.json');
     await ok('sign', '--detached', at('SHA256SUMS'), '--signer', at('ci.yaml'), '-o', out);
@@ -280,4 +331,7 @@ it('a first volume is signed without its documents', async () => {
   const ran = await cli('sign', `${bundle}.001`, '--key', at('alice.key'));
   expect(ran.stderr).toBe(`sealift: signing ${sample.plan.digest}\n`);
   expect(ran.exit).toBe(0);
+  // Under another name it is a copy that broke off.
+  await writeFile(bundle, whole.subarray(0, whole.indexOf('bundle.json\0') + 512));
+  await fails('BUNDLE_INCOMPLETE', 13, 'sign', bundle, '--key', at('alice.key'));
 });

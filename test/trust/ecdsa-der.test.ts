@@ -37,6 +37,18 @@ it('says what it found instead', () => {
     });
 });
 
+it('wants each byte of the structure, whatever the integers are', () => {
+  const signature = der();
+  const rEnd = 4 + signature[3]!;
+  for (const at of [0, 1, 2, 3, rEnd, rEnd + 1]) {
+    for (const change of [1, 0x80]) {
+      const changed = Buffer.from(signature);
+      changed[at]! ^= change;
+      expect(readBareSignature(changed)).toHaveProperty('problem');
+    }
+  }
+});
+
 it('never throws', () => {
   const mutated = fc.tuple(fc.nat(71), fc.nat(255)).map(([at, byte]) => {
     const bytes = der();

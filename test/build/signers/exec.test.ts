@@ -90,6 +90,13 @@ describe('an exec signer', () => {
     expect(accepted(await signerOf(command, spec).sign(SUMS))).toEqual(['alice']);
   });
 
+  it('lets a command chatter on stdout that writes its signature into a file, and repeats it when it fails', async () => {
+    const script = `head -c 100000 /dev/zero | tr '\\0' 'x'; echo; echo no token; ${OPENSSL} -in {input} -out {output}`;
+    expect(accepted(await signerOf(['sh', '-c', script]).sign(SUMS))).toEqual(['alice']);
+    const failing = signerOf(['sh', '-c', 'echo no token; : {output}; exit 1']).sign(SUMS);
+    await expect(failing).rejects.toMatchObject({ details: [['it said', 'no token']] });
+  });
+
   it('takes a command that does not read its input', async () => {
     const signature = sign('sha256', SUMS, alice.privateKey).toString('base64');
     expect(
