@@ -2,8 +2,8 @@
 /**
  * Who signed, by certificate: Fulcio's chain, its log's proof (SCT), Rekor's entry and a trusted time, all checked
  * by @sigstore/verify against a trusted root that a person chose; and then, by ourselves, the name. That library
- * takes a name for an unanchored regular expression, and drops the eighth bit of what it compares (facts/signing
- * §1c), so it is given no policy at all.
+ * takes a name for an unanchored regular expression, and reads names and issuers as ASCII by dropping eighth bits, so
+ * that 'team-°' is 'team-B0' to it: it is given no policy at all.
  */
 import { X509Certificate } from 'node:crypto';
 import { bundleFromJSON } from '@sigstore/bundle';
