@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Inventory } from '../bundle/inventory.ts';
+import { describeSigner, type Inventory, type UpstreamSignature } from '../bundle/inventory.ts';
 import { count } from './format.ts';
 import { formatBytes } from '../text.ts';
 import { table } from './output.ts';
+
+/** What upstream vouches for, as far as the manifest asked and the lock found. */
+const vouched = (signature: UpstreamSignature | undefined): string =>
+  signature === undefined ? '' : `  signed by ${describeSigner(signature)}`;
 
 /** What a bundle carries, a line each. */
 export function contentLines({ platform, images, models, configs, services }: Inventory): string[] {
@@ -10,11 +14,15 @@ export function contentLines({ platform, images, models, configs, services }: In
     formatBytes(files.reduce((sum, f) => sum + f.size, 0));
   return table([
     ['platform', platform, ''],
-    ...images.map((image) => ['image', image.name, `${image.ref}  ${image.manifest.digest}`]),
+    ...images.map((image) => [
+      'image',
+      image.name,
+      `${image.ref}  ${image.manifest.digest}${vouched(image.signature)}`,
+    ]),
     ...models.map((model) => [
       'model',
       model.name,
-      `${model.from}  ${model.revision}  ${count(model.files.length, 'file')}, ${bytes(model.files)}${model.license === undefined ? '' : `  ${model.license}`}`,
+      `${model.from}  ${model.revision}  ${count(model.files.length, 'file')}, ${bytes(model.files)}${model.license === undefined ? '' : `  ${model.license}`}${vouched(model.signature)}`,
     ]),
     ...configs.map((config) => ['config', config.name, formatBytes(config.size)]),
     ...services.map((s) => ['service', s.name, `${s.engine} on image ${s.image} with model ${s.model}`]),

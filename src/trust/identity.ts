@@ -12,7 +12,6 @@ import { TrustedRoot } from '@sigstore/protobuf-specs';
 import { toSignedEntity, toTrustMaterial, Verifier } from '@sigstore/verify';
 import { parseJson } from '../json.ts';
 import { printable } from '../text.ts';
-import { publicKeyOf } from './keys.ts';
 
 /** Who a certificate was given to, and by whose word. Compared by equality of both strings, never as a pattern. */
 export interface Identity {
@@ -24,13 +23,18 @@ export interface Identity {
 
 export interface IdentifiedSigner {
   identity: Identity;
+  /** Of any kind that the library verifies; the caller says which it takes. */
   publicKey: KeyObject;
   /** The latest moment that the log or a timestamp authority vouches for, whole or fractional seconds. */
   signedAt: Date;
 }
 
-/** Judges signatures against one trusted root. */
-export type SigstoreTrust = (bundle: Bundle, bytes: Uint8Array) => IdentifiedSigner;
+/**
+ * Judges signatures against one trusted root.
+ * @param bytes what was signed, unless the bundle holds it (DSSE)
+ * @throws {Error} of any kind; CERTIFICATE_ERROR of @sigstore/verify when no authority vouches for the certificate
+ */
+export type SigstoreTrust = (bundle: Bundle, bytes?: Uint8Array) => IdentifiedSigner;
 
 /** Longest name that is shown, in code points. */
 const MAX_SHOWN = 160;
@@ -72,14 +76,14 @@ export function parseTrustedRoot(text: string): SigstoreTrust {
 }
 
 /** @throws {Error} of any kind; the text may quote the input */
-function identify(verifier: Verifier, bundle: Bundle, bytes: Uint8Array): IdentifiedSigner {
-  const entity = toSignedEntity(bundle, Buffer.from(bytes));
+function identify(verifier: Verifier, bundle: Bundle, bytes: Uint8Array | undefined): IdentifiedSigner {
+  const entity = toSignedEntity(bundle, bytes && Buffer.from(bytes));
   const { key } = verifier.verify(entity);
   if (!(certificateOf(bundle).keyUsage ?? []).includes(CODE_SIGNING))
     throw new Error('the certificate is not for signing code');
   return {
     identity: claimedIdentity(bundle),
-    publicKey: publicKeyOf(key, 'the certificate'),
+    publicKey: key,
     signedAt: new Date(Math.max(...entity.timestamps.map(timeOf))),
   };
 }
@@ -101,11 +105,13 @@ export function claimedIdentity(bundle: Bundle): Identity {
 export const identityText = ({ subject, issuer }: Identity): string =>
   `${printable(subject, MAX_SHOWN)} (${printable(issuer, MAX_SHOWN)})`;
 
-/** The one certificate of a bundle. @throws {Error} when it has none */
+/** The certificate of the signer: alone, or, in bundles of cosign 2, first in a chain. @throws {Error} when there is none */
 export function certificateOf({ verificationMaterial }: Bundle): X509Certificate {
   const { content } = verificationMaterial;
-  if (content.$case !== 'certificate') throw new Error('it does not hold one certificate');
-  return new X509Certificate(content.certificate.rawBytes);
+  if (content.$case === 'publicKey') throw new Error('it does not come with a certificate');
+  const leaf =
+    content.$case === 'certificate' ? content.certificate : content.x509CertificateChain.certificates[0];
+  return new X509Certificate(leaf?.rawBytes ?? Buffer.alloc(0));
 }
 
 /**

@@ -5,7 +5,7 @@
  */
 import { printable } from '../text.ts';
 import { identityText, type Identity } from './identity.ts';
-import { fingerprint, keyHint, type Fingerprint } from './keys.ts';
+import { fingerprint, keyHint, publicKeyOf, type Fingerprint } from './keys.ts';
 import { isSignedBy, readMessageSignature, type MessageSignature } from './message-signature.ts';
 import type { TrustedSigner, TrustPolicy } from './policy.ts';
 import { refusal } from './refusal.ts';
@@ -192,8 +192,9 @@ function judgeIdentity(court: Court, signature: MessageSignature, slot: number):
   let found;
   try {
     found = sigstore.judge(signature.bundle, court.signed);
-    if (!isSignedBy(found.publicKey, court.signed, signature))
-      throw new Error('signature verification failed');
+    // The kind of key and the hash are ours to choose, not the certificate's.
+    const key = publicKeyOf(found.publicKey, 'the certificate');
+    if (!isSignedBy(key, court.signed, signature)) throw new Error('signature verification failed');
   } catch (thrown) {
     return reject(slot, 'bad-signature', `its certificate does not prove it: ${textOf(thrown)}`);
   }

@@ -294,6 +294,7 @@ describe('a signature that does not say what it seems to', () => {
     ['an empty signature', (b: Bundle) => (b.dsseEnvelope.signatures[0]!.sig = '')],
     ['another payload type', (b: Bundle) => (b.dsseEnvelope.payloadType = 'text/plain')],
     ['url-safe base64 with dirt', (b: Bundle) => (b.dsseEnvelope.payload = `*${b.dsseEnvelope.payload}`)],
+    ['another member beside the signature', (b: Bundle) => Object.assign(b, { messageSignature: {} })],
     ['another version', (b: Bundle) => (b.mediaType = BUNDLE_TYPE.replace('0.3', '0.9'))],
   ])('a bundle with %s', async (_, change) => {
     const bundle = JSON.parse(bundleOf(statementOver(evil.digest))) as Bundle;

@@ -8,7 +8,7 @@ import type { UpstreamSignature, UpstreamSigner } from '../../bundle/inventory.t
 import { parseJson } from '../../json.ts';
 import type { Digest } from '../../store/digest.ts';
 import { Base64, checked, readEnvelope, STATEMENT } from './envelope.ts';
-import { describeIdentity, identify, isNamed, type Identity } from './identity.ts';
+import { describeIdentity, identify, type Identity } from './identity.ts';
 import { certificatesOf, NOTES, toBundle, type Annotations } from './legacy.ts';
 import { cosignHashesOf, hintsOf, isSignedBy, type UpstreamKey } from './keys.ts';
 import { doesNotFit, otherSigner, type Finding } from './verdict.ts';
@@ -126,15 +126,15 @@ function judgeKey(candidate: Candidate, { key, fingerprint }: UpstreamKey): Find
   return otherSigner(hint === undefined ? 'another key' : `a key with the hint '${hint}'`);
 }
 
-function judgeIdentity(candidate: Candidate, asked: Identity): Finding | UpstreamSigner {
-  const { certificates, bundle } = candidate;
-  const leaf = certificates[0];
-  if (leaf === undefined) return otherSigner('a key without a certificate');
+function judgeIdentity({ certificates, bundle }: Candidate, asked: Identity): Finding | UpstreamSigner {
+  if (certificates.length === 0) return otherSigner('a key without a certificate');
   const { json, artifact } = bundle();
   const found = identify(asked.trust, json, artifact);
   if (found === undefined) return otherSigner('a certificate that the trusted root does not vouch for');
   const { identity, issuer } = asked;
-  return isNamed(found, leaf, asked) ? { identity, issuer } : otherSigner(describeIdentity(found));
+  // Equality and nothing else: a prefix, a pattern or another case is somebody else.
+  const same = found.identity === identity && found.issuer === issuer;
+  return same ? { identity, issuer } : otherSigner(describeIdentity(found));
 }
 
 const jsonOf = (bytes: Uint8Array, what: string): unknown =>

@@ -23,24 +23,31 @@ export const Base64 = z
   .refine((text) => Buffer.from(text, 'base64').toString('base64') === text, 'expected standard base64')
   .transform((text) => Buffer.from(text, 'base64'));
 
-const Certificate = z.object({ rawBytes: z.string().max(MAX_CERTIFICATE_CHARS).pipe(Base64) });
-const Material = z.object({
-  publicKey: z.object({ hint: z.string().max(256).default('') }).optional(),
+/**
+ * Strict, so that no second reader can find another signature or another certificate in the same bundle; cosign
+ * refuses unknown members too. Log entries and timestamps are @sigstore/verify's to judge.
+ */
+const Certificate = z.strictObject({ rawBytes: z.string().max(MAX_CERTIFICATE_CHARS).pipe(Base64) });
+const Material = z.strictObject({
+  publicKey: z.strictObject({ hint: z.string().max(256).default('') }).optional(),
   certificate: Certificate.optional(),
   x509CertificateChain: z
-    .object({ certificates: z.array(Certificate).min(1).max(MAX_CERTIFICATES) })
+    .strictObject({ certificates: z.array(Certificate).min(1).max(MAX_CERTIFICATES) })
     .optional(),
+  tlogEntries: z.unknown().optional(),
+  timestampVerificationData: z.unknown().optional(),
 });
-const Bundle = z.object({
+const Bundle = z.strictObject({
   mediaType: z.literal(BUNDLE_TYPE),
   verificationMaterial: Material.refine(
-    (material) => Object.values(material).filter((one) => one !== undefined).length === 1,
+    ({ publicKey, certificate, x509CertificateChain: chain }) =>
+      [publicKey, certificate, chain].filter((one) => one !== undefined).length === 1,
     'expected one of publicKey, certificate and x509CertificateChain',
   ),
-  dsseEnvelope: z.object({
+  dsseEnvelope: z.strictObject({
     payload: Base64,
     payloadType: z.literal(IN_TOTO),
-    signatures: z.array(z.object({ sig: Base64 })).length(1),
+    signatures: z.array(z.strictObject({ sig: Base64, keyid: z.string().nullish() })).length(1),
   }),
 });
 

@@ -74,7 +74,14 @@ async function runLock(options: LockOptions, io: Io): Promise<Result> {
   if (!same) await writeFileDurably(file.lockFile, bytes);
   return {
     schema: 'sealift/lock/v1',
-    data: { lock: file.lockFile, written: !same, first: previous === undefined, changes, ...sumsOf(fresh) },
+    data: {
+      lock: file.lockFile,
+      written: !same,
+      first: previous === undefined,
+      changes,
+      ...sumsOf(fresh),
+      signatures: signaturesOf(fresh),
+    },
     text: [...summary(file.lockFile, previous, same), ...changeLines(changes), ...contents(fresh)],
   };
 }
@@ -120,6 +127,15 @@ function sumsOf({ images, models }: Lock): { images: number; models: number; fil
   const files = models.flatMap((model) => model.files);
   const bytes = files.reduce((sum, { size }) => sum + size, 0);
   return { images: images.length, models: models.length, files: files.length, bytes };
+}
+
+/** Whose signatures were verified. */
+function signaturesOf({ images, models }: Lock): object[] {
+  const all = [
+    ...images.map(({ name, signature }) => ({ type: 'image', name, signature })),
+    ...models.map(({ name, signature }) => ({ type: 'model', name, signature })),
+  ];
+  return all.flatMap(({ signature, ...of }) => (signature ? [{ ...of, ...signature }] : []));
 }
 
 function summary(lockFile: string, previous: Lock | undefined, same: boolean): string[] {

@@ -336,6 +336,10 @@ describe('what model_signing signs with a certificate', () => {
   test.each([
     ['no authority at all', EXTENSIONS.leaf],
     [
+      'none by its own word, of whose use nothing is said',
+      'basicConstraints=CA:false\nsubjectKeyIdentifier=hash',
+    ],
+    [
       'without the right to certify',
       'basicConstraints=critical,CA:true\nkeyUsage=critical,digitalSignature\nsubjectKeyIdentifier=hash',
     ],
@@ -385,6 +389,64 @@ test('a file of roots must hold one', async () => {
   expect(() => trusting(leaf)).toThrow('holds no root');
   expect(() => readAuthorities(Buffer.from('nothing'), 'roots.pem')).toThrow('holds no certificate');
   expect(createPublicKey(readFileSync(root.cert)).asymmetricKeyType).toBe('ec');
+});
+
+describe('a statement that the right key signed, and that is refused all the same', () => {
+  const { key, anchor } = keyFiles();
+  const [a, b] = ['a', 'b'].map((name) => ({ name, digest: digestOf(name).slice(7), algorithm: 'sha256' }));
+  const rootOf = (...files: { digest: string }[]): string =>
+    digestOf(Buffer.concat(files.map(({ digest }) => Buffer.from(digest, 'hex')))).slice(7);
+  const good = {
+    _type: 'https://in-toto.io/Statement/v1',
+    subject: [{ name: 'm', digest: { sha256: rootOf(a!, b!) } }],
+    predicateType: 'https://model_signing/signature/v1.0',
+    predicate: {
+      serialization: { method: 'files', hash_type: 'sha256', allow_symlinks: false },
+      resources: [a, b],
+    },
+  };
+  const outcome = (change: (statement: typeof good) => unknown): unknown => {
+    const statement = structuredClone(good);
+    change(statement);
+    const payload = Buffer.from(JSON.stringify(statement));
+    const signature = sign('sha256', preAuthEncoding(IN_TOTO, payload), key).toString('base64');
+    const bundle = {
+      mediaType: 'application/vnd.dev.sigstore.bundle.v0.3+json',
+      verificationMaterial: { publicKey: { hint: '' } },
+      dsseEnvelope: {
+        payload: payload.toString('base64'),
+        payloadType: IN_TOTO,
+        signatures: [{ sig: signature }],
+      },
+    };
+    const found = verifyOms(Buffer.from(JSON.stringify(bundle)), anchor, NOW);
+    return 'outcome' in found ? found : [...found.files.keys()];
+  };
+  const withRoot = (statement: typeof good, ...resources: (typeof a)[]): unknown =>
+    Object.assign(statement, {
+      subject: [{ digest: { sha256: rootOf(...resources.map((file) => file!)) } }],
+      predicate: { ...statement.predicate, resources },
+    });
+
+  test('without a change it is accepted', () => {
+    expect(outcome(() => {})).toEqual(['a', 'b']);
+  });
+
+  test.each<[string, (statement: typeof good) => unknown, string]>([
+    ['another root digest', (s) => (s.subject[0]!.digest.sha256 = '0'.repeat(64)), 'root digest'],
+    ['files in another order', (s) => s.predicate.resources.reverse(), 'root digest'],
+    ['a file twice', (s) => withRoot(s, a, { ...b!, name: 'a' }), "names 'a' twice"],
+    ['a path that climbs out', (s) => withRoot(s, { ...a!, name: '../a' }), 'resources.0.name'],
+    ['an absolute path', (s) => withRoot(s, { ...a!, name: '/a' }), 'resources.0.name'],
+    ['another hash', (s) => withRoot(s, { ...a!, algorithm: 'blake2b' }), 'resources.0.algorithm'],
+    ['shards', (s) => (s.predicate.serialization.method = 'shards'), 'serialization.method'],
+    ['no file', (s) => withRoot(s), 'resources'],
+    ['two subjects', (s) => s.subject.push(s.subject[0]!), 'subject'],
+    ['the form before 1.0', (s) => (s.predicateType = 'https://model_signing/Digests/v0.1'), 'predicateType'],
+    ['no statement', (s) => Object.assign(s, { _type: 'other' }), '_type'],
+  ])('%s', (_, change, why) => {
+    expect(outcome(change)).toEqual({ outcome: 'does-not-fit', why: expect.stringContaining(why) });
+  });
 });
 
 test('a verified signature says which files it names', () => {
