@@ -6,7 +6,7 @@ import { table } from './output.ts';
 
 /** What upstream vouches for, as far as the manifest asked and the lock found. */
 const vouched = (signature: UpstreamSignature | undefined): string =>
-  signature === undefined ? '' : `  signed by ${describeSigner(signature)}`;
+  signature === undefined ? '' : `  signed by ${describeSigner(signature.by)}`;
 
 /** What a bundle carries, a line each. */
 export function contentLines({ platform, images, models, configs, services }: Inventory): string[] {

@@ -375,9 +375,9 @@ describe('an identity that is nearly the asked one', () => {
     // '°' is C2 B0 in UTF-8; without the eighth bits, which @sigstore/verify drops, it reads 'B0'. cosign makes no
     // such signature, but whoever holds the token of such an account can.
     await attachBundle(evil, await bundleAs('https://ci.example/team-°', ISSUER, evil.digest));
-    expect((await lockAs('https://ci.example/team-B0'))[0]).toBe('UPSTREAM_UNTRUSTED');
+    expect((await lockAs('https://ci.example/team-B0'))[0]).toBe('UPSTREAM_BAD_SIGNATURE');
     await attachBundle(evil, await bundleAs(IDENTITY, `${ISSUER}/°`, evil.digest));
-    expect((await lockAs(IDENTITY, `${ISSUER}/B0`))[0]).toBe('UPSTREAM_UNTRUSTED');
+    expect((await lockAs(IDENTITY, `${ISSUER}/B0`))[0]).toBe('UPSTREAM_BAD_SIGNATURE');
     await attachBundle(evil, await bundleAs('https://ci.example/team-B0', ISSUER, evil.digest));
     const demand = byIdentity('https://ci.example/team-B0', ISSUER, sigstore.trustedRoot);
     expect((await lockSigned(evil.reference, demand)).signature?.kind).toBe('sigstore-bundle');
