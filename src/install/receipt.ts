@@ -155,16 +155,20 @@ export interface ReceiptSignature {
   key?: string;
 }
 
-/** Whether the receipt of a release has the signature that it says it has. */
+/**
+ * Whether the receipt of a release has the signature that it says it has.
+ * @param known the host's key, for callers who have it; else host.pub is read
+ */
 export async function receiptSignature(
   home: Home,
   receipt: Pick<Receipt, 'release' | 'host'>,
+  known?: HostKey,
 ): Promise<ReceiptSignature> {
   const { release, host } = receipt;
   if (host === undefined) return { state: 'none' };
   const json = await readFile(home.receiptSignatureFile(release)).catch(absent);
   if (json === undefined) return { state: 'missing', ...host };
-  const key = await readHostPublicKey(home);
+  const key = known?.publicKey ?? (await readHostPublicKey(home));
   if (key === undefined || fingerprint(key) !== host.key) return { state: 'unchecked', ...host };
   const fits = isAttestedBy(key, await readFile(home.receiptFile(release)), json);
   return { state: fits ? 'signed' : 'wrong', ...host };

@@ -83,7 +83,7 @@ async function runUpdate(options: UpdateOptions, io: Io): Promise<Result> {
   const newBytes = await readBytes(options.file, 'the new trust policy', MAX_DOCUMENT_BYTES);
   if ((await readPolicyBytes(home)).equals(newBytes)) {
     if (state !== undefined && !options.dryRun) await settlePolicy(home, old);
-    return alreadyThere(old);
+    return alreadyThere(old, state !== undefined);
   }
   const signatures = await readSignatures(options.signatures);
   const rotation = judgeRotation({ old, bytes: newBytes, file: options.file, signatures, now: time.judged });
@@ -118,11 +118,14 @@ async function warnOfRevoked(home: Home, policy: TrustPolicy, io: Io): Promise<v
   }
 }
 
-function alreadyThere({ version, fingerprint: digest }: TrustPolicy): Result {
+function alreadyThere({ version, fingerprint: digest }: TrustPolicy, adopted: boolean): Result {
   return {
     schema: 'sealift/trust-update/v1',
-    data: { adopted: true, changed: false, from: version, to: version, digest, changes: [] },
-    text: [`policy ${version} stands in this home already  ${digest}`],
+    data: { adopted, changed: false, from: version, to: version, digest, changes: [] },
+    text: [
+      `policy ${version} stands in this home already  ${digest}`,
+      ...(adopted ? [] : ['the next install adopts it']),
+    ],
   };
 }
 

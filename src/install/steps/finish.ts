@@ -100,7 +100,7 @@ export class CurrentStep implements Step {
     if (!right) return 'needed';
     // A host that was given a key since then signs now; without one, an earlier signature stays.
     if (hostKey !== undefined && receipt.host?.key !== hostKey.fingerprint) return 'needed';
-    const { state } = await receiptSignature(home, receipt);
+    const { state } = await receiptSignature(home, receipt, hostKey);
     return state === 'missing' || state === 'wrong' ? 'needed' : 'done';
   }
 
