@@ -9,15 +9,18 @@ import { repoRoot } from '../support/workspace.ts';
 
 const golden = (name: string): string => join(repoRoot, 'fixtures/golden', name);
 
-it.each([['v1', 'sha256:671c008e0a50a90dcda6ac45343204f1d609afc4134b035a31938422025176d3']])(
-  'reads the golden bundle of format %s',
-  async (version, digest) => {
-    const policy = parseTrustPolicy(readFileSync(golden(`${version}.trust.yaml`), 'utf8'), 'trust.yaml');
-    const bundle = await verifyAll(golden(`${version}.sealift.tar`), policy);
+it.each([
+  ['v1', 'sha256:671c008e0a50a90dcda6ac45343204f1d609afc4134b035a31938422025176d3'],
+  // With a channel, and signed by a key and by an identity whose certificate ran out ten minutes later.
+  ['v1-identity', 'sha256:b74d26ca85646dff8472ab7ceff11e3b2b3682f9da2fd223431481f7ad29db39'],
+])('reads the golden bundle of format %s, also years later', async (version, digest) => {
+  const policy = parseTrustPolicy(readFileSync(golden(`${version}.trust.yaml`), 'utf8'), 'trust.yaml');
+  for (const now of [new Date('2026-11-26T12:00:00Z'), new Date('2046-11-26T12:00:00Z')]) {
+    const bundle = await verifyAll(golden(`${version}.sealift.tar`), policy, { now });
     expect(bundle.digest).toBe(digest);
     expect(bundle.inventory.models[0]!.files.map((file) => file.path)).toContain('notes/naïve #1 (草稿).txt');
-  },
-);
+  }
+});
 
 it('still writes the bytes of the golden bundle, slots aside', async () => {
   const { plan } = await sampleBundle();
