@@ -7,12 +7,15 @@
  * What another YAML reader would understand differently is refused rather than guessed.
  */
 import { isMap, isNode, isScalar, isSeq, LineCounter, parseDocument as parseYaml, visit } from 'yaml';
-import type { Document, YAMLError } from 'yaml';
+import type { Document, Scalar, YAMLError } from 'yaml';
 import type { z } from 'zod';
 import { SealiftError, type ErrorCode } from './errors.ts';
 
-/** Longest document that is read, in bytes. A manifest of this size would name about 50,000 files. */
-export const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
+/** Longest document that is read, in bytes: 12,000 configuration files. The parser needs up to 600 times as much. */
+export const MAX_DOCUMENT_BYTES = 1024 * 1024;
+
+/** Most problems that one error tells of; nobody mends more of them at a time. */
+const MAX_PROBLEMS = 20;
 
 /** Aliases are a way to blow up a small document ("billion laughs"); this many expansions serve any honest file. */
 const MAX_ALIASES = 100;
@@ -33,7 +36,7 @@ interface Problem {
 /**
  * Parses and checks one document.
  * @param text the file's content; `file` is only used in messages
- * @throws {SealiftError} with `code`; all violations are listed in its details, the first one is its message
+ * @throws {SealiftError} with `code`; the first violation is its message, some twenty more are in its details
  */
 export function readDocument<T>(text: string, file: string, schema: z.ZodType<T>, code: ErrorCode): T {
   if (Buffer.byteLength(text) > MAX_DOCUMENT_BYTES) {
@@ -50,8 +53,8 @@ export function readDocument<T>(text: string, file: string, schema: z.ZodType<T>
   // A misspelt key first: that another one is missing is often only what follows from it.
   const isKey = (issue: z.core.$ZodIssue): boolean => issue.code === 'unrecognized_keys';
   const issues = [...parsed.error.issues.filter(isKey), ...parsed.error.issues.filter((i) => !isKey(i))];
-  const problems = issues.flatMap((issue) => describe(issue, doc, schema, at));
-  const [first, ...rest] = problems;
+  const problems = issues.slice(0, MAX_PROBLEMS).flatMap((issue) => describe(issue, doc, schema, at));
+  const [first, ...rest] = problems.slice(0, MAX_PROBLEMS);
   const hint = doc.contents === null ? STARTS[code] : first?.hint;
   throw new SealiftError(code, first?.text ?? `${file} is not valid`, {
     ...(hint === undefined ? {} : { hint }),
@@ -64,7 +67,7 @@ export function readDocument<T>(text: string, file: string, schema: z.ZodType<T>
 function parsePlainYaml(text: string, lines: LineCounter, at: Place, code: ErrorCode): Document {
   const doc = parseYaml(text, {
     lineCounter: lines,
-    uniqueKeys: true,
+    uniqueKeys: false, // it compares each key with each: refuseOddKeys does it in one pass
     version: '1.2',
     merge: false,
     // `!!binary`, `!!set` and their like make values that no document here has: an unresolved tag is refused.
@@ -72,7 +75,7 @@ function parsePlainYaml(text: string, lines: LineCounter, at: Place, code: Error
     prettyErrors: false,
   });
   const syntax = doc.errors[0] ?? doc.warnings[0];
-  if (syntax) throw new SealiftError(code, `${at(syntax.pos[0])}: ${syntaxText(syntax, text)}`);
+  if (syntax) throw new SealiftError(code, `${at(syntax.pos[0])}: ${syntaxText(syntax)}`);
   if (doc.directives?.yaml.version !== '1.2') {
     throw new SealiftError(code, `${at(0)}: only YAML 1.2 is read, without a %YAML directive`);
   }
@@ -80,10 +83,8 @@ function parsePlainYaml(text: string, lines: LineCounter, at: Place, code: Error
   return doc;
 }
 
-function syntaxText(error: YAMLError, text: string): string {
+function syntaxText(error: YAMLError): string {
   switch (error.code) {
-    case 'DUPLICATE_KEY':
-      return `the key ${quoted(keyAt(text, error.pos[0]))} is there twice`;
     case 'MULTIPLE_DOCS':
       return "a second document begins here ('---'), but the file must hold one";
     case 'RESOURCE_EXHAUSTION':
@@ -93,20 +94,28 @@ function syntaxText(error: YAMLError, text: string): string {
   }
 }
 
-/** The key that begins at `offset`, without its quotes. */
-const keyAt = (text: string, offset: number): string =>
-  /^"[^"\n]*"|^'[^'\n]*'|^[^:\n]*/.exec(text.slice(offset))?.[0].replace(/^(["'])(.*)\1$/, '$2') ?? '';
-
-/** Keys that are lists or maps become odd strings, and zod passes over `__proto__`: neither may be ignored. */
+/**
+ * Keys that are lists or maps become odd strings, of two equal keys one would win unseen, and zod passes over
+ * `__proto__`: none of it may be ignored.
+ */
 function refuseOddKeys(doc: Document, at: Place, code: ErrorCode): void {
   visit(doc, {
-    Pair(_, { key }) {
-      if (isScalar(key) && key.value !== '__proto__') return;
-      const place = at(startOf(key) ?? 0);
-      const text = isScalar(key) ? `the key '__proto__' is not allowed` : 'a key must be a plain word';
-      throw new SealiftError(code, `${place}: ${text}`);
+    Map(_, { items }) {
+      const seen = new Set<string>();
+      for (const { key } of items) {
+        const odd = oddity(key, seen);
+        if (odd !== undefined) throw new SealiftError(code, `${at(startOf(key) ?? 0)}: ${odd}`);
+        seen.add(String((key as Scalar).value));
+      }
     },
   });
+}
+
+function oddity(key: unknown, seen: ReadonlySet<string>): string | undefined {
+  if (!isScalar(key)) return 'a key must be a plain word';
+  const word = String(key.value);
+  if (word === '__proto__') return "the key '__proto__' is not allowed";
+  return seen.has(word) ? `the key ${quoted(word)} is there twice` : undefined;
 }
 
 function toPlain(doc: Document, file: string, code: ErrorCode): unknown {
@@ -125,7 +134,7 @@ function describe(issue: z.core.$ZodIssue, doc: Document, schema: z.ZodType, at:
   const place = (path: Path, wantKey: boolean): string => at(offsetOf(doc, path, wantKey));
   if (issue.code === 'unrecognized_keys') {
     const known = keysAt(schema, issue.path);
-    return issue.keys.map((key) => {
+    return issue.keys.slice(0, MAX_PROBLEMS).map((key) => {
       const text = `${place([...issue.path, key], true)}: unknown key ${quoted(key)}${inside(issue.path)}`;
       return withHint(
         text,

@@ -42,8 +42,9 @@ export function parseJson(bytes: Uint8Array, what: string, code: ErrorCode, maxB
       `${what} is ${bytes.length} bytes, more than the ${maxBytes} that are allowed`,
     );
   }
-  if (depthOf(bytes) > MAX_DEPTH)
-    throw new SealiftError(code, `${what} is nested deeper than ${MAX_DEPTH} levels`);
+  const { depth, values } = shapeOf(bytes);
+  if (depth > MAX_DEPTH) throw new SealiftError(code, `${what} is nested deeper than ${MAX_DEPTH} levels`);
+  if (values > MAX_VALUES) throw new SealiftError(code, `${what} has more than ${MAX_VALUES} values`);
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes));
   } catch (cause) {
@@ -54,10 +55,18 @@ export function parseJson(bytes: Uint8Array, what: string, code: ErrorCode, maxB
 /** Our own documents have seven levels; whoever walks one of these recursively must not run out of stack. */
 const MAX_DEPTH = 128;
 
-/** The deepest nesting of brackets outside strings. Of text that is not JSON it says nothing, and need not. */
-function depthOf(bytes: Uint8Array): number {
+/**
+ * A value takes two bytes of text, some thirty of memory, and some hundred when a schema has something to say about
+ * it: without this bound 64 MiB of `0,0,0,…` would end the process. A file of a model is four or five values, and
+ * SHA256SUMS can list some 230,000 blobs.
+ */
+const MAX_VALUES = 1_500_000;
+
+/** The deepest nesting of brackets, and at least how many values there are. Of text that is not JSON it says nothing. */
+function shapeOf(bytes: Uint8Array): { depth: number; values: number } {
   let depth = 0;
   let deepest = 0;
+  let values = 0;
   let inString = false;
   for (let i = 0; i < bytes.length; i++) {
     const byte = bytes[i];
@@ -66,8 +75,11 @@ function depthOf(bytes: Uint8Array): number {
         i++; // a backslash and what it escapes
       else if (byte === 0x22) inString = false;
     } else if (byte === 0x22) inString = true;
-    else if (byte === 0x7b || byte === 0x5b) deepest = Math.max(deepest, ++depth);
-    else if (byte === 0x7d || byte === 0x5d) depth--;
+    else if (byte === 0x2c) values++;
+    else if (byte === 0x7b || byte === 0x5b) {
+      values++;
+      deepest = Math.max(deepest, ++depth);
+    } else if (byte === 0x7d || byte === 0x5d) depth--;
   }
-  return deepest;
+  return { depth: deepest, values };
 }

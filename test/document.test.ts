@@ -134,6 +134,16 @@ test.each([
 test.each([
   ['duplicate key', 'name: x\nname: y', "site.yaml:2:1: the key 'name' is there twice"],
   ['duplicate key written in two ways', 'name: x\n"name": y', "site.yaml:2:1: the key 'name' is there twice"],
+  [
+    'duplicate key as word and number',
+    'name: x\nservices: {1: a, "1": b}',
+    "site.yaml:2:18: the key '1' is there twice",
+  ],
+  [
+    'duplicate key deep inside',
+    'name: x\nlist: [{a: 1, a: 2}]',
+    "site.yaml:2:15: the key 'a' is there twice",
+  ],
   ['tab', 'name:\n\t- x', 'site.yaml:2:1: Tabs are not allowed as indentation'],
   ['unclosed quote', 'name: "x', 'site.yaml:1:9: Missing closing "quote'],
   [
@@ -189,7 +199,7 @@ test('a document nested a hundred thousand deep is refused, not a crash', () => 
 
 test('a document beyond the limit is refused unread', () => {
   expect(failure(`name: ${'x'.repeat(MAX_DOCUMENT_BYTES)}`).message).toBe(
-    'site.yaml is larger than 4194304 bytes',
+    'site.yaml is larger than 1048576 bytes',
   );
 });
 
@@ -201,6 +211,14 @@ test('all violations are told, a misspelt key first, and then in the order of th
   expect(all.join('\n')).toContain('site.yaml:1:1: name: is missing');
   expect(all.join('\n')).toContain("site.yaml:2:8: count: expected a number, found the string 'y'");
   expect(all.join('\n')).toContain('site.yaml:3:12: services.a.engine: is missing');
+});
+
+test('of many violations the first are told', () => {
+  const unknown = failure(`name: x\n${Array.from({ length: 30 }, (_, i) => `k${i}: 1\n`).join('')}`);
+  expect(unknown.message).toBe("site.yaml:2:1: unknown key 'k0'");
+  expect(unknown.details).toHaveLength(19);
+  const wrong = failure(`name: x\nlist: [${Array(30).fill('[]').join(', ')}]`);
+  expect(wrong.details).toHaveLength(19);
 });
 
 test('what is quoted from the document cannot steer a terminal', () => {

@@ -112,3 +112,18 @@ test('text of exactly the allowed length is read, and the cause of a refusal is 
     expect.objectContaining({ cause: expect.any(SyntaxError) }),
   );
 });
+
+test('values are counted, wherever they stand, but not inside strings', () => {
+  const parse = (json: string): unknown => parseJson(Buffer.from(json), 'x', 'SOURCE_INVALID', 1e8);
+  const tooMany = expect.objectContaining({
+    code: 'SOURCE_INVALID',
+    message: 'x has more than 1500000 values',
+  });
+  // The list and what stands between its members are counted: 1 + 1,499,999.
+  const most = `[${Array(1_500_000).fill('0').join()}]`;
+  expect(parse(most)).toHaveLength(1_500_000);
+  expect(() => parse(`[${most}]`)).toThrow(tooMany);
+  expect(() => parse(`{"a": ${most}}`)).toThrow(tooMany);
+  expect(() => parse(most.replace('0', '0,0'))).toThrow(tooMany);
+  expect(parse(`["${','.repeat(1_600_000)}${'[{'.repeat(1_600_000)}"]`)).toHaveLength(1);
+});

@@ -78,6 +78,29 @@ export const ImageRef = z
     "expected a full image reference 'registry/repository:tag', as docker.io/library/nginx:1.29",
   );
 
+/**
+ * A list that is read up to its first wrong element. z.array has something to say about each: half a million `{}`
+ * would take gigabytes, and one sentence is all that is shown.
+ */
+function list<T>(item: z.ZodType<T>, least = 0): z.ZodType<T[]> {
+  return z
+    .array(z.unknown())
+    .min(least)
+    .transform((values, context) => {
+      const read: T[] = [];
+      for (const [i, value] of values.entries()) {
+        const parsed = item.safeParse(value);
+        if (!parsed.success) {
+          for (const { path, message } of parsed.error.issues)
+            context.addIssue({ code: 'custom', path: [i, ...path], message });
+          return z.NEVER;
+        }
+        read.push(parsed.data);
+      }
+      return read;
+    });
+}
+
 /** Value of an engine option; `true` stands for a bare flag. Templates have line feeds and tabs; no argument can have NUL. */
 const OptionValue = z.union([
   z
@@ -162,7 +185,7 @@ export const InventoryModel = z.strictObject({
   revision: Line.describe('Commit of the hub, or sha256 over the file list for local files'),
   license: Line.optional(),
   signature: UpstreamSignature.optional(),
-  files: z.array(ModelFile).min(1).describe('Sorted by path, by UTF-16 code unit'),
+  files: list(ModelFile, 1).describe('Sorted by path, by UTF-16 code unit'),
 });
 export type InventoryModel = z.infer<typeof InventoryModel>;
 
@@ -176,10 +199,10 @@ export const Inventory = z.strictObject({
   channel: Name.optional().describe('For which hosts it is meant; a trust policy can ask for one'),
   platform: Platform,
   created: z.iso.datetime({ precision: 0 }).describe("The lock's date, UTC, whole seconds"),
-  images: z.array(InventoryImage),
-  models: z.array(InventoryModel),
-  configs: z.array(InventoryConfig),
-  services: z.array(ServiceSpec.extend({ name: Name })),
+  images: list(InventoryImage),
+  models: list(InventoryModel),
+  configs: list(InventoryConfig),
+  services: list(ServiceSpec.extend({ name: Name })),
   gateway: GatewaySpec.optional(),
 });
 export type Inventory = z.infer<typeof Inventory>;

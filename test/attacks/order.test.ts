@@ -1,170 +1,117 @@
 // SPDX-License-Identifier: Apache-2.0
-/**
- * The order of verification, proved by counting: what nobody vouched for is not read, and nothing is written before
- * the verdict on signatures and policy (FORMAT.md §7.3, THREATS.md T1, T5).
- */
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { beforeAll, describe, expect, it } from 'vitest';
-import { judgeBundle, type OpenOptions } from '../../src/bundle/judge.ts';
-import type { ByteSource } from '../../src/bundle/source.ts';
-import { parseSums, blobName } from '../../src/bundle/sums.ts';
-import type { TrustPolicy } from '../../src/trust/policy.ts';
+/** How far a bundle is read before each verdict (FORMAT.md §7.3), by counting; and media that change meanwhile (T9). */
+import { existsSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { openBundle, type OpenOptions } from '../../src/bundle/open.ts';
+import { Home } from '../../src/install/home.ts';
+import type { World } from '../../src/install/step.ts';
+import { modelStep } from '../../src/install/steps/model.ts';
+import { digestOf } from '../../src/store/digest.ts';
+import { Store } from '../../src/store/store.ts';
 import { split } from '../support/members.ts';
-import { person, policyOf, policyText, sampleBundle } from '../support/sample.ts';
-import { repoRoot, run, runOk, tempDir } from '../support/workspace.ts';
+import { MemorySource, openMemory } from '../support/memory.ts';
+import { person, policyOf, sampleBundle, type Person } from '../support/sample.ts';
+import { tempDir } from '../support/workspace.ts';
 
-const [alice, bob, mallory] = [person('alice'), person('bob'), person('mallory')];
-const sample = await sampleBundle({ channel: 'stable' });
-const path = await sample.write([alice]);
-const bytes = readFileSync(path);
+const [alice, bob, stranger] = ['alice', 'bob', 'stranger'].map(person) as [Person, Person, Person];
+const now = new Date('2026-11-23T12:00:00Z');
+const sample = await sampleBundle();
+const signedBy = async (...people: Person[]): Promise<Buffer> => readFileSync(await sample.write(people));
+const byAlice = await signedBy(alice);
+const byNobody = await signedBy();
+const byStranger = await signedBy(stranger);
+const byBoth = await signedBy(alice, stranger);
 
-/** Offset behind each member's content, by name. */
-const ends = new Map<string, number>();
-for (let at = 0, i = 0, members = split(bytes); i < members.length; i++) {
-  const { name, content } = members[i]!;
-  ends.set(name, at + 512 + content.length);
-  at += 512 + Math.ceil(content.length / 512) * 512;
-}
-const endOfSlots = ends.get('signatures/7.sigstore.json')!;
-/** With the zeros behind it, which are part of its form. */
-const endOfDocuments = Math.ceil(ends.get('manifest.json')! / 512) * 512;
+/** Offset of the header of a member; everything before it is what comes earlier. */
+const startOf = (name: string): number => byAlice.indexOf(`${name}\0`);
+const END_OF_SLOTS = startOf('bundle.json');
+const END_OF_DOCUMENTS = startOf(split(byAlice)[14]!.name);
 
-/** The bundle in memory, with every range that was read of it. */
-class CountingSource implements ByteSource {
-  readonly name = 'counted';
-  readonly size = bytes.length;
-  readonly ranges: [from: number, to: number][] = [];
-
-  async readInto(target: Uint8Array, position: number): Promise<void> {
-    this.ranges.push([position, position + target.length]);
-    bytes.copy(target, 0, position, position + target.length);
-  }
-
-  async close(): Promise<void> {}
-
-  get furthest(): number {
-    return Math.max(...this.ranges.map(([, to]) => to));
-  }
-}
-
-async function read(
-  policy: TrustPolicy,
-  installed?: OpenOptions['installed'],
-): Promise<[string, CountingSource]> {
-  const source = new CountingSource();
-  const options = { policy, now: new Date('2026-11-23T12:00:00Z'), ...(installed && { installed }) };
-  const outcome = await judgeBundle(source, options).then(
+async function furthest(bytes: Buffer, options: Partial<OpenOptions>): Promise<[string, number]> {
+  const source = new MemorySource(bytes);
+  const outcome = await openMemory(source, { policy: policyOf([alice, bob], 2), now, ...options }).then(
     () => 'accepted',
     (error: { code: string }) => error.code,
   );
-  return [outcome, source];
+  return [outcome, source.furthest];
 }
 
 describe('nothing behind the slots is read', () => {
-  it.each<[string, TrustPolicy, string]>([
-    ['by a stranger', policyOf([mallory]), 'UNTRUSTED_SIGNER'],
-    ['too few signers', policyOf([alice, bob], 2), 'THRESHOLD_NOT_MET'],
-    ['a revoked key', policyOf([alice], 1, revoked()), 'SIGNER_REVOKED'],
-  ])('%s', async (_, policy, code) => {
-    const [outcome, source] = await read(policy);
-    expect([outcome, source.furthest <= endOfSlots]).toEqual([code, true]);
+  it.each<[string, Buffer, Partial<OpenOptions>]>([
+    ['NOT_SIGNED', byNobody, {}],
+    ['UNTRUSTED_SIGNER', byStranger, {}],
+    ['THRESHOLD_NOT_MET', byAlice, {}],
+    ['THRESHOLD_NOT_MET', byBoth, {}],
+    ['SIGNER_REVOKED', byAlice, { policy: policyOf([alice], 1, revoked('keys', spki(alice))) }],
+    ['SIGNER_EXPIRED', byAlice, { policy: policyOf([alice], 1, '    notAfter: 2026-01-01T00:00:00Z\n') }],
+  ])('of a bundle that is refused with %s', async (code, bytes, options) => {
+    expect(await furthest(bytes, options)).toEqual([code, END_OF_SLOTS]);
   });
 });
 
 describe('nothing behind the documents is read', () => {
-  const installed = { version: '9.0.0', digest: `sha256:${'0'.repeat(64)}` as const };
-  it.each<[string, TrustPolicy, string, OpenOptions['installed']?]>([
-    [
-      'a revoked bundle',
-      policyOf([alice], 1, `revoked: { bundles: ["${sample.plan.digest}"] }\n`),
-      'BUNDLE_REVOKED',
-    ],
-    ['another channel', policyOf([alice], 1, 'channel: testing\n'), 'NOT_FOR_THIS_HOST'],
-    ['another name', policyOf([alice], 1, 'names: [other]\n'), 'NOT_FOR_THIS_HOST'],
-    [
-      'below the minimum',
-      policyOf([alice], 1, 'bundles: { sample: { minVersion: 2.0.0 } }\n'),
-      'VERSION_REFUSED',
-    ],
-    ['an older version', policyOf([alice]), 'VERSION_REFUSED', () => installed],
-  ])('%s', async (_, policy, code, before) => {
-    const [outcome, source] = await read(policy, before);
-    expect([outcome, source.furthest <= endOfDocuments]).toEqual([code, true]);
+  const policy = policyOf([alice]);
+  it.each<[string, Partial<OpenOptions>]>([
+    ['BUNDLE_REVOKED', { policy: policyOf([alice], 1, revoked('bundles', sample.plan.digest)) }],
+    ['NOT_FOR_THIS_HOST', { policy: policyOf([alice], 1, 'channel: stable\n') }],
+    ['NOT_FOR_THIS_HOST', { policy: policyOf([alice], 1, 'names: [other]\n') }],
+    ['VERSION_REFUSED', { policy: policyOf([alice], 1, 'bundles: { sample: { minVersion: 1.2.4 } }\n') }],
+    ['VERSION_REFUSED', { policy, installed: () => ({ version: '1.2.4', digest: digestOf('x') }) }],
+    ['VERSION_REFUSED', { policy, installed: () => ({ version: '1.2.3', digest: digestOf('x') }) }],
+  ])('of a bundle that is refused with %s', async (code, options) => {
+    const [outcome, end] = await furthest(byAlice, options);
+    expect(outcome).toBe(code);
+    expect(end).toBeGreaterThan(END_OF_SLOTS);
+    expect(end).toBeLessThanOrEqual(END_OF_DOCUMENTS);
+  });
+
+  it('and the count is one that can be exceeded: an accepted bundle is read to its end', async () => {
+    expect(await furthest(byAlice, { policy })).toEqual(['accepted', byAlice.length]);
   });
 });
 
-it('of an accepted bundle no layer and no file of a model is read before it is used', async () => {
-  const [outcome, source] = await read(policyOf([alice]));
-  expect(outcome).toBe('accepted');
-  const small = new Set(sample.plan.blobs.map((b) => b.digest).filter((digest) => isMeta(digest)));
-  for (const digest of parseSums(sample.plan.sums).blobs) {
-    const { size } = sample.plan.blobs.find((b) => b.digest === digest)!;
-    const end = ends.get(blobName(digest))!;
-    const touched = source.ranges.some(([from, to]) => from < end && to > end - size && size > 0);
-    expect([digest, touched]).toEqual([digest, small.has(digest)]);
-  }
-});
-
-/** Manifests and configs: JSON that the structure is checked by. */
-function isMeta(digest: string): boolean {
-  const { size } = sample.plan.blobs.find((b) => b.digest === digest)!;
-  const end = ends.get(blobName(digest as `sha256:${string}`))!;
-  return /"(schemaVersion|rootfs|modelfs)"|^\{\}$/.test(bytes.subarray(end - size, end).toString());
+function spki({ publicPem }: Person): string {
+  return digestOf(Buffer.from(publicPem.replace(/-----.*-----|\s/g, ''), 'base64'));
 }
 
-function revoked(): string {
-  return `revoked: { keys: ["${policyOf([alice]).signers[0]!.fingerprint!}"] }\n`;
+function revoked(what: string, digest: string): string {
+  return `revoked: { ${what}: ["${digest}"] }\n`;
 }
 
-/** Calls that change a file system, of a program that opens files for reading only. */
-const WRITES =
-  'openat,open,creat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,truncate,ftruncate,chmod,fchmodat,write,pwrite64,writev,pwritev';
+describe('media swapped between check and use, on the way into the store', () => {
+  const model = sample.inventory.models[0]!;
+  const weights = model.files.find((file) => file.path === 'model.safetensors')!;
 
-describe('nothing is written before the verdict', () => {
-  let program = '';
-  beforeAll(async () => {
-    const dist = tempDir('order-dist');
-    await runOk(process.execPath, [join(repoRoot, 'scripts/build.ts'), dist], { cwd: repoRoot });
-    program = join(dist, 'enclave.mjs');
-  });
-
-  /** Changes to the file system that a run of the program makes, as strace shows them. */
-  async function changesOf(args: string[]): Promise<{ code: number; changes: string[] }> {
-    const log = join(tempDir('order'), 'strace');
-    const options = ['-f', '-y', '-qq', '-e', `trace=${WRITES}`, '-o', log];
-    const { code } = await run('strace', [...options, process.execPath, program, ...args]);
-    return { code, changes: readFileSync(log, 'utf8').split('\n').filter(isChange) };
+  /** Installs the model from a bundle whose bytes change, on the same inode, once it has been opened. */
+  async function placed(change: (fd: number) => void): Promise<{ error: unknown; store: Store; home: Home }> {
+    const path = `${tempDir('swap')}/x.tar`;
+    writeFileSync(path, byAlice);
+    const home = new Home(tempDir('swap-home'));
+    await home.prepare();
+    const store = await Store.open(home.root);
+    const bundle = await openBundle(path, { policy: policyOf([alice]), now });
+    const step = await modelStep({ home, store } as World, bundle, model, 'models/tiny/x');
+    change(openSync(path, 'r+'));
+    const error: unknown = await step.apply(() => {}).catch((thrown: unknown) => thrown);
+    await bundle.close();
+    return { error, store, home };
   }
 
-  it('which this way of looking would see', async () => {
-    const { code, changes } = await changesOf(['trust', 'host-key', '--home', tempDir('order-home')]);
-    expect([code, changes.some((line) => line.includes('host.key'))]).toEqual([0, true]);
+  it('the same content is placed, so that the refusals below are earned', async () => {
+    const { error, home } = await placed(() => {});
+    expect(error).toBeUndefined();
+    expect(digestOf(readFileSync(home.path('models/tiny/x/model.safetensors')))).toBe(weights.digest);
   });
 
-  const refusing: [string, string, number][] = [
-    ['too few signers', policyText([alice, bob], 2), 11],
-    ['another channel', `${policyText([alice])}channel: testing\n`, 14],
-  ];
-  it.each(refusing.flatMap((row) => [['verify', ...row] as const, ['install', ...row] as const]))(
-    '%s, refused for %s',
-    async (command, _, policy, exit) => {
-      const home = tempDir('order-home');
-      writeFileSync(join(home, 'trust.yaml'), policy);
-      const args = [command, path, '--home', home, ...(command === 'install' ? ['--yes'] : [])];
-      expect(await changesOf(args)).toEqual({ code: exit, changes: [] });
-      expect(readdirSync(home)).toEqual(['trust.yaml']);
-      expect(readdirSync(dirname(path))).toEqual(['sample.sealift.tar']);
-    },
-  );
+  it.each<[string, number, string]>([
+    ['one byte of the weights', byAlice.lastIndexOf('wwww'), 'v'],
+    ['the first byte of the weights', byAlice.indexOf('wwww'), 'v'],
+    ['a small file', byAlice.indexOf('{"a":1}'), '{"a":2}'],
+  ])('%s: refused, nothing placed, and nothing of it kept', async (_, at, text) => {
+    const { error, store, home } = await placed((fd) => writeSync(fd, text, at));
+    expect(error).toMatchObject({ code: 'CONTENT_MISMATCH' });
+    expect(existsSync(home.path('models/tiny/x'))).toBe(false);
+    for (const name of readdirSync(`${store.root}/blobs/sha256`))
+      expect(digestOf(readFileSync(`${store.root}/blobs/sha256/${name}`))).toBe(`sha256:${name}`);
+  });
 });
-
-/** Opening for reading is none, nor is what goes to pipes, terminals and the event loop's own descriptors. */
-function isChange(line: string): boolean {
-  const call = /^\d+ +(\w+)\(/.exec(line)?.[1];
-  if (call === undefined || / = -1 E/.test(line)) return false;
-  if (call === 'openat' || call === 'open')
-    return /O_WRONLY|O_RDWR|O_CREAT|O_TRUNC/.test(line) && !/"\/dev\/(null|tty)"/.test(line);
-  if (/^p?writev?(64)?$/.test(call)) return /^\d+ +\w+\(\d+<\//.test(line) && !/<\/dev\//.test(line);
-  return true;
-}

@@ -47,7 +47,7 @@ describe('opening', () => {
     );
     expect(checks.map(([, outcome]) => outcome)).toEqual(checks.map(() => 'ok'));
     const details = Object.fromEntries(checks.map(([name, , detail]) => [name, detail]));
-    expect(details['signatures']).toMatch(/1 of 1 needed.*alice/);
+    expect(details['signatures']).toMatch(/1 of 1 needed/);
     expect(details['structure']).toMatch(`${good.length} bytes`);
   });
 
@@ -219,7 +219,7 @@ describe('hashing everything', () => {
       label: 'every byte of memory',
       bytes,
     });
-    expect(events.at(-1)).toEqual({ type: 'item-end', id: 'memory', outcome: 'done' });
+    expect(events).toContainEqual({ type: 'item-end', id: 'memory', outcome: 'done' });
   });
 
   it('names every blob that differs, and what each is for', async () => {
@@ -244,7 +244,7 @@ describe('hashing everything', () => {
         [`${file.digest} (model tiny: LICENSE)`, 'differs'],
       ]),
     );
-    expect(events.at(-1)).toMatchObject({ type: 'item-end', outcome: 'failed' });
+    expect(events).toContainEqual({ type: 'item-end', id: 'memory', outcome: 'failed' });
     await expect((await open(pack(one))).verifyContent()).rejects.toMatchObject(
       refusal('CONTENT_MISMATCH', /^one blob of the bundle is not/),
     );

@@ -17,5 +17,8 @@ export function signatureParts(bytes: Uint8Array, key: KeyObject): Record<string
   };
 }
 
-/** Text as a slot holds it: padded with spaces to 16,384 bytes. */
-export const slotOf = (text: string): Buffer => Buffer.from(text.padEnd(16_384, ' '));
+/** Text as a slot holds it: padded with spaces to 16,384 bytes, of which a character may take several. */
+export function slotOf(text: string): Buffer {
+  const bytes = Buffer.from(text);
+  return Buffer.concat([bytes, Buffer.alloc(Math.max(0, 16_384 - bytes.length), ' ')]);
+}
