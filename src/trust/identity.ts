@@ -36,8 +36,11 @@ export interface IdentifiedSigner {
  */
 export type SigstoreTrust = (bundle: Bundle, bytes?: Uint8Array) => IdentifiedSigner;
 
-/** Longest name that is shown, in code points. */
-const MAX_SHOWN = 160;
+/**
+ * Longest subject or issuer that a policy can name, in characters. Whatever can be trusted is shown whole: two
+ * identities that differ must not look the same in a list of what changes.
+ */
+export const MAX_IDENTITY_CHARS = 1024;
 
 /** Largest trusted_root.json, in bytes. That of the public instance takes about 7,000. */
 export const MAX_TRUSTED_ROOT_BYTES = 256 * 1024;
@@ -103,7 +106,7 @@ export function claimedIdentity(bundle: Bundle): Identity {
 
 /** One line for people. */
 export const identityText = ({ subject, issuer }: Identity): string =>
-  `${printable(subject, MAX_SHOWN)} (${printable(issuer, MAX_SHOWN)})`;
+  `${printable(subject, MAX_IDENTITY_CHARS)} (${printable(issuer, MAX_IDENTITY_CHARS)})`;
 
 /** The certificate of the signer: alone, or, in bundles of cosign 2, first in a chain. @throws {Error} when there is none */
 export function certificateOf({ verificationMaterial }: Bundle): X509Certificate {
