@@ -3,6 +3,7 @@
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { tinyModel } from '../../fixtures/model.ts';
+import { INSIDE } from '../../src/cli/inside.ts';
 import { openBundle } from '../../src/bundle/open.ts';
 import { applyPlan } from '../../src/install/apply.ts';
 import { makeHostKey } from '../../src/install/host-key.ts';
@@ -12,6 +13,7 @@ import { readReceipt, receiptSignature, type Receipt } from '../../src/install/r
 import { readStatus } from '../../src/install/status.ts';
 import { readTrustState } from '../../src/install/trust-state.ts';
 import { uninstall } from '../../src/install/uninstall.ts';
+import { run } from '../cli/harness.ts';
 import { bundle, docker, failure, home, me, REF_ZSTD, rigImages, tampered, useEngine } from './image-rig.ts';
 import { installer, makeBundle, policy, POLICY_TEXT, type RigBundle } from './rig.ts';
 
@@ -136,6 +138,15 @@ describe('policy and time', () => {
     expect(receipt.time?.clock).toBe(later.toISOString());
     await me.install(await newer()); // years before, by its clock
     expect((await readTrustState(home))?.latestTime).toEqual(new Date('2030-01-01T00:00:00Z'));
+  });
+
+  it('are shown before a person agrees: which policy a first install adopts', async () => {
+    const flags = ['--dry-run', '--home', home.root, '--engine', me.input.socket];
+    const plan = async (): Promise<string> => (await run(INSIDE, ['install', bundle.path, ...flags])).stdout;
+    const row = `policy +version 1 +${policy.fingerprint}`;
+    expect(await plan()).toMatch(new RegExp(`${row} +\\(this install adopts it`));
+    await me.install(bundle);
+    expect(await plan()).toMatch(new RegExp(`${row}$`, 'm'));
   });
 
   it('are not remembered by a plan, nor by an install that fails', async () => {
