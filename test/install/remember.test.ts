@@ -190,6 +190,10 @@ describe('a host with a key', () => {
     await me.install(bundle);
     expect((await readStatus(me.input)).signature).toEqual({ state: 'none' });
     const { fingerprint } = await makeHostKey(home);
+    expect(await readStatus(me.input)).toMatchObject({
+      signature: { state: 'foreign' },
+      drift: [expect.stringContaining('the same install, run again, signs it') as string],
+    });
     await me.install(bundle);
     expect((await readStatus(me.input)).signature).toEqual({ state: 'signed', key: fingerprint });
     writeFileSync(signature(), readFileSync(signature(), 'utf8').replace('"sig":"M', '"sig":"N'));
