@@ -168,11 +168,12 @@ describe('policy and time', () => {
     await opened.close();
   });
 
-  it('a bundle from a clock that is ahead is said to be so', async () => {
+  it('a bundle from a clock that is ahead is said to be so, and moves the time', async () => {
     const past = installer(home, me.input.socket, { now: () => new Date('2026-11-20T00:00:00Z') });
     const opened = await openBundle(bundle.path, { policy, now: new Date('2026-11-20T00:00:00Z') });
-    await past.plan(opened);
+    await applyPlan(await past.plan(opened), { emit: () => {} });
     await opened.close();
+    expect((await readTrustState(home))?.latestTime).toEqual(new Date(bundle.inventory.created));
     const said = past.events.find((e) => e.type === 'check' && e.name === 'time');
     expect(said).toMatchObject({
       outcome: 'warning',
