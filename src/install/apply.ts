@@ -10,7 +10,7 @@ import type { Emit } from '../events.ts';
 import { Journal, readJournal } from './journal.ts';
 import { recheckVersion } from './override.ts';
 import type { Plan } from './plan.ts';
-import { checkRelease } from './preflight.ts';
+import { checkRelease, vouchedTimes } from './preflight.ts';
 import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
 import type { Progress, Step } from './step.ts';
 import { dropPrevious } from './steps/files.ts';
@@ -33,6 +33,8 @@ export async function applyPlan(plan: Plan, options: ApplyOptions): Promise<Rece
   plan.work.world.emit = options.emit;
   const unlock = await home.lock('install');
   try {
+    // Before an unfinished install is taken back: under another policy that was not agreed to either.
+    await demandStanding(home, plan.bundle.policy);
     await home.prepare();
     await plan.work.world.engine.sweepProbes();
     const journal = await openJournal(plan);
@@ -50,7 +52,6 @@ export async function applyPlan(plan: Plan, options: ApplyOptions): Promise<Rece
 async function planAgain(plan: Plan): Promise<Plan> {
   const { bundle, work } = plan;
   const { home } = work.world;
-  await demandStanding(home, bundle.policy);
   await checkRelease(home, bundle.inventory);
   recheckVersion(bundle, (await home.installed()).get(bundle.inventory.name), plan.override);
   const again = await work.remake();
@@ -109,11 +110,8 @@ async function carryOut(plan: Plan, journal: Journal, options: ApplyOptions): Pr
   return (await readReceipt(world.home, plan.release))!;
 }
 
-/** Moments that have passed, now that this bundle has been verified: it was made, perhaps stamped, and judged. */
-function seenBy({ bundle, work }: Plan): Date[] {
-  const stamped = bundle.verdict.accepted.flatMap(({ signedAt }) => signedAt ?? []);
-  return [work.now(), bundle.judgedAt, new Date(bundle.inventory.created), ...stamped];
-}
+/** Moments that have passed, now that this bundle has been verified. */
+const seenBy = ({ bundle, work }: Plan): Date[] => [work.now(), bundle.judgedAt, ...vouchedTimes(bundle)];
 
 /** Faults of a medium or a disk: what was copied has been verified, and copying it again may take hours. */
 const FAULTS_OF_DISKS: ReadonlySet<ErrorCode> = new Set(['IO_ERROR', 'DISK_FULL', 'BUNDLE_INCOMPLETE']);

@@ -34,6 +34,7 @@ import { expectedId, ImageStep } from './steps/image.ts';
 import { modelPath, modelStep } from './steps/model.ts';
 import { ReturnStep, ServiceStep } from './steps/service.ts';
 import { projectName, RELEASE_LABEL } from './targets/compose.ts';
+import { readTrustState } from './trust-state.ts';
 import { readTls, type TlsFiles } from './tls.ts';
 import { makeReceipt, type Outcomes } from './outcome.ts';
 
@@ -70,6 +71,8 @@ export interface Plan {
   /** A release whose install another bundle left unfinished; it would be taken back first. */
   takesBack: string | undefined;
   override: AgreedOverride | undefined;
+  /** Whether the host has adopted no policy yet, so that this install adopts the one of `bundle`. */
+  adoptsPolicy: boolean;
   gatewayUrl: string | undefined;
   /** Path of the file with the clients' keys. */
   apiKeysFile: string | undefined;
@@ -230,6 +233,7 @@ async function makePlan(bundle: VerifiedBundle, input: PlanInput, host: Host): P
     replaces: replaces === release ? undefined : replaces,
     takesBack: foreign?.release,
     override: input.override,
+    adoptsPolicy: (await readTrustState(home)) === undefined,
     gatewayUrl: stack && gatewayUrl(stack.site),
     apiKeysFile: stack && apiKeysFile(stack.site, home),
     steps: planned,

@@ -19,7 +19,7 @@ import { readReceipt } from './receipt.ts';
 import type { Site } from './site.ts';
 import { expectedId } from './steps/image.ts';
 import { formatBytes } from '../text.ts';
-import { isoSeconds } from '../trust/state.ts';
+import { isoSeconds, latestOf } from '../trust/state.ts';
 
 /** Rounding of a file's size on disk, in bytes. */
 const BLOCK = 4096;
@@ -195,11 +195,19 @@ export async function engineDiskWarning(
 /** Clocks of two machines may differ by this much, in milliseconds, without a word. */
 const CLOCKS_MS = 60 * 60_000;
 
+/** Moments that have passed, by the word of a verified bundle: it was made, and perhaps stamped when it was signed. */
+export const vouchedTimes = ({ inventory, verdict }: VerifiedBundle): Date[] => [
+  new Date(inventory.created),
+  ...verdict.accepted.flatMap(({ signedAt }) => signedAt ?? []),
+];
+
 /**
- * What to say of a bundle that was made later than it is here; undefined when it was not. The host remembers the
- * latest time that it has seen, so a staging machine that is years ahead would make keys expire here.
+ * What to say of a bundle that was made or signed later than it is here; undefined when it was not. The host remembers
+ * the latest time that it has seen, so a staging machine that is years ahead would make keys expire here.
  */
-export function laterThanHere({ inventory, judgedAt }: VerifiedBundle): string | undefined {
-  if (new Date(inventory.created).getTime() - judgedAt.getTime() < CLOCKS_MS) return undefined;
-  return `the bundle was made at ${inventory.created}, and here it is ${isoSeconds(judgedAt)}: one clock is wrong; after this install the host goes by the later time (sealift trust show --help)`;
+export function laterThanHere(bundle: VerifiedBundle): string | undefined {
+  const { judgedAt } = bundle;
+  const latest = latestOf(...vouchedTimes(bundle))!;
+  if (latest.getTime() - judgedAt.getTime() < CLOCKS_MS) return undefined;
+  return `the bundle was made or signed at ${isoSeconds(latest)}, and here it is ${isoSeconds(judgedAt)}: one clock is wrong; after this install the host goes by the later time (sealift trust show --help)`;
 }

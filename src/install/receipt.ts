@@ -147,11 +147,12 @@ export async function removeReceipt(home: Home, release: string): Promise<void> 
 }
 
 /**
- * `none`: the receipt is not meant to be signed. `unchecked`: there is a signature, but not the key to check it
- * with. `missing`, `wrong`: it names a key, and no signature of that key over these bytes is there.
+ * `none`: neither the receipt nor the host speaks of a key. `foreign`: the receipt does not name the key of this host:
+ * it was made before that key, or somebody took the name out. `unchecked`: there is a signature, but no host.pub.
+ * `missing`, `wrong`: it names a key, and no signature of that key over these bytes is there.
  */
 export interface ReceiptSignature {
-  state: 'none' | 'signed' | 'unchecked' | 'missing' | 'wrong';
+  state: 'none' | 'signed' | 'foreign' | 'unchecked' | 'missing' | 'wrong';
   key?: string;
 }
 
@@ -165,11 +166,12 @@ export async function receiptSignature(
   known?: HostKey,
 ): Promise<ReceiptSignature> {
   const { release, host } = receipt;
-  if (host === undefined) return { state: 'none' };
+  const key = known?.publicKey ?? (await readHostPublicKey(home));
+  if (host === undefined) return { state: key === undefined ? 'none' : 'foreign' };
   const json = await readFile(home.receiptSignatureFile(release)).catch(absent);
   if (json === undefined) return { state: 'missing', ...host };
-  const key = known?.publicKey ?? (await readHostPublicKey(home));
-  if (key === undefined || fingerprint(key) !== host.key) return { state: 'unchecked', ...host };
+  if (key === undefined) return { state: 'unchecked', ...host };
+  if (fingerprint(key) !== host.key) return { state: 'foreign', ...host };
   const fits = isAttestedBy(key, await readFile(home.receiptFile(release)), json);
   return { state: fits ? 'signed' : 'wrong', ...host };
 }

@@ -74,6 +74,10 @@ export async function readStatus(input: { home: Home; socket: string }): Promise
 
 function signatureDrift({ state, key }: ReceiptSignature): string[] {
   if (state === 'missing') return [`the receipt has no signature of ${key}, which it names`];
+  if (state === 'foreign')
+    return [
+      'the receipt is not signed by the key of this host: older than the key, or changed since; the same install, run again, signs it',
+    ];
   if (state === 'wrong') return [`the receipt is not what ${key} signed`];
   return [];
 }

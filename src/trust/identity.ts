@@ -6,7 +6,7 @@
  * decided here: which names a certificate may have, what it may be used for, and that an identity is compared as a
  * whole (the library's own comparison is an unanchored regular expression).
  */
-import { X509Certificate, type KeyObject } from 'node:crypto';
+import { createPublicKey, X509Certificate, type KeyObject } from 'node:crypto';
 import type { Bundle } from '@sigstore/bundle';
 import { TrustedRoot } from '@sigstore/protobuf-specs';
 import { toSignedEntity, toTrustMaterial, Verifier } from '@sigstore/verify';
@@ -32,12 +32,18 @@ export interface IdentifiedSigner {
 /**
  * Judges signatures against one trusted root.
  * @param bytes what was signed, unless the bundle holds it (DSSE)
- * @throws {Error} of any kind; CERTIFICATE_ERROR of @sigstore/verify when no authority vouches for the certificate
+ * @throws {StrangersCertificate} when no authority of the root issued the certificate; {Error} of any other kind
  */
 export type SigstoreTrust = (bundle: Bundle, bytes?: Uint8Array) => IdentifiedSigner;
 
-/** Longest name that is shown, in code points. */
-const MAX_SHOWN = 160;
+/** The certificate comes from elsewhere, which is no damage: "signed by someone else" is another answer than "bad". */
+export class StrangersCertificate extends Error {}
+
+/**
+ * Longest subject or issuer that a policy can name, in characters. Whatever can be trusted is shown whole: two
+ * identities that differ must not look the same in a list of what changes.
+ */
+export const MAX_IDENTITY_CHARS = 1024;
 
 /** Largest trusted_root.json, in bytes. That of the public instance takes about 7,000. */
 export const MAX_TRUSTED_ROOT_BYTES = 256 * 1024;
@@ -72,7 +78,16 @@ export function parseTrustedRoot(text: string): SigstoreTrust {
     throw new Error('a certificate authority of the trusted root has no certificate');
   // One of each, said out loud: a default of the library that changes must not change what is asked for.
   const verifier = new Verifier(material, { tlogThreshold: 1, ctlogThreshold: 1, timestampThreshold: 1 });
-  return (bundle, bytes) => identify(verifier, bundle, bytes);
+  const issuers = material.certificateAuthorities.flatMap(({ certChain }) =>
+    certChain.map(({ publicKey }) => createPublicKey({ key: publicKey, format: 'der', type: 'spki' })),
+  );
+  return (bundle, bytes) => {
+    // Asked first, since the library may stumble over a stranger's timestamp before it comes to the certificate.
+    const certificate = certificateOf(bundle);
+    if (!issuers.some((key) => certificate.verify(key)))
+      throw new StrangersCertificate('no authority of the trusted root vouches for its certificate');
+    return identify(verifier, bundle, bytes);
+  };
 }
 
 /** @throws {Error} of any kind; the text may quote the input */
@@ -103,7 +118,7 @@ export function claimedIdentity(bundle: Bundle): Identity {
 
 /** One line for people. */
 export const identityText = ({ subject, issuer }: Identity): string =>
-  `${printable(subject, MAX_SHOWN)} (${printable(issuer, MAX_SHOWN)})`;
+  `${printable(subject, MAX_IDENTITY_CHARS)} (${printable(issuer, MAX_IDENTITY_CHARS)})`;
 
 /** The certificate of the signer: alone, or, in bundles of cosign 2, first in a chain. @throws {Error} when there is none */
 export function certificateOf({ verificationMaterial }: Bundle): X509Certificate {

@@ -8,7 +8,7 @@ import { z } from 'zod';
 import { readDocument } from '../document.ts';
 import { SealiftError } from '../errors.ts';
 import { printable } from '../text.ts';
-import { parseTrustedRoot, type Identity, type SigstoreTrust } from './identity.ts';
+import { MAX_IDENTITY_CHARS, parseTrustedRoot, type Identity, type SigstoreTrust } from './identity.ts';
 import { fingerprint, loadPublicKey, type Fingerprint } from './keys.ts';
 import { SLOT_COUNT } from './slots.ts';
 
@@ -75,7 +75,7 @@ const SignerName = z
 // Compared byte for byte with what a certificate holds, so nothing in it may only look like something else.
 const IdentityText = z
   .string()
-  .max(1024)
+  .max(MAX_IDENTITY_CHARS)
   .regex(
     /^[\x21-\x7e]+$/,
     'expected printable ASCII without spaces, exactly as it stands in the certificate',

@@ -31,7 +31,7 @@ const REFUSALS: readonly (Refusal & { reasons: readonly RejectionReason[] })[] =
     reasons: ['expired', 'not-yet-valid'],
     code: 'SIGNER_EXPIRED',
     predicate: 'is signed, but outside the time in which the signer is trusted',
-    hint: "check this host's clock, then notBefore and notAfter in the trust policy",
+    hint: "when this host's clock is right: ask for a signature by a signer who is trusted now, or for a new trust policy (`sealift trust update`)",
   },
   {
     reasons: ['unknown-key', 'unknown-identity'],

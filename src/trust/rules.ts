@@ -105,7 +105,9 @@ function judgeVersion(
         )
       : undefined;
   const error = tooOld ?? (installed && rollback(subject, installed));
-  const before = installed ? `after ${installed.version}, which is installed` : 'nothing older is known here';
+  const before = installed
+    ? `after ${installed.version}, which is installed`
+    : 'not compared with an installed version';
   const least = minimum === undefined ? 'the policy asks for no minimum' : `the policy asks for ${minimum}`;
   return { rule: 'version', detail: `${version}; ${before}; ${least}`, error };
 }

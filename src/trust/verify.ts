@@ -4,7 +4,7 @@
  * with different keys; never hints, slots, certificates or signature bytes (THREATS.md T3, T4).
  */
 import { printable } from '../text.ts';
-import { identityText, type Identity } from './identity.ts';
+import { certificateOf, identityText, StrangersCertificate, type Identity } from './identity.ts';
 import { fingerprint, keyHint, publicKeyOf, type Fingerprint } from './keys.ts';
 import { isSignedBy, readMessageSignature, type MessageSignature } from './message-signature.ts';
 import type { TrustedSigner, TrustPolicy } from './policy.ts';
@@ -196,6 +196,8 @@ function judgeIdentity(court: Court, signature: MessageSignature, slot: number):
     const key = publicKeyOf(found.publicKey, 'the certificate');
     if (!isSignedBy(key, court.signed, signature)) throw new Error('signature verification failed');
   } catch (thrown) {
+    if (thrown instanceof StrangersCertificate && fitsItsCertificate(court, signature))
+      return reject(slot, 'unknown-identity', textOf(thrown));
     return reject(slot, 'bad-signature', `its certificate does not prove it: ${textOf(thrown)}`);
   }
   const { identity, publicKey, signedAt } = found;
@@ -206,6 +208,10 @@ function judgeIdentity(court: Court, signature: MessageSignature, slot: number):
   const accepted = { slot, signer: signer.name, fingerprint: fingerprint(publicKey), identity, signedAt };
   return judgeSigner(court, signer, `${signer.name}, ${who}`, accepted);
 }
+
+/** A signature that does, under a certificate from elsewhere, is a stranger's (T2), and no damage to carry again. */
+const fitsItsCertificate = ({ signed }: Court, signature: MessageSignature): boolean =>
+  isSignedBy(certificateOf(signature.bundle).publicKey, signed, signature);
 
 /** Equality, and nothing else: a prefix, a pattern or another case is somebody else. */
 const sameIdentity = (a: Identity, b: Identity): boolean => a.subject === b.subject && a.issuer === b.issuer;

@@ -129,7 +129,11 @@ describe('an identity that only looks like the trusted one', () => {
 describe('a certificate that does not prove it', () => {
   it('of another authority', async () => {
     const stranger = await signedAs(elsewhere, SUMS, { subject: SUBJECT, issuer: ISSUER });
-    expect(findingFor(stranger)).toBe('bad-signature');
+    expect(findingFor(stranger, {}, 'no authority')).toBe('unknown-identity');
+    const damaged = changed(stranger, (_, b) => {
+      b.messageSignature.signature = (JSON.parse(good) as Parts).messageSignature.signature;
+    });
+    expect(findingFor(damaged)).toBe('bad-signature');
   });
 
   it('of the same authority, but for servers', async () => {

@@ -268,6 +268,17 @@ describe('an older bundle, properly signed', () => {
     },
   );
 
+  it('is refused by verify too, unless the policy is named: then no host is asked', async () => {
+    await home.setInstalled('sample', NEWER);
+    const ran = await verify();
+    expect([ran.exit, ran.stderr]).toEqual([14, expect.stringContaining('is older than 1.3.0')]);
+    const named = await run(INSIDE, ['verify', bundle, '--policy', home.trustFile]);
+    expect([named.exit, named.stdout]).toEqual([
+      0,
+      expect.stringContaining('not compared with an installed'),
+    ]);
+  });
+
   it.each([
     [
       'is below the lowest version of the policy',

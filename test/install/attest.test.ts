@@ -145,6 +145,7 @@ describe('receipt.json', () => {
     writeFileSync(home.receiptFile('demo-1.0.0'), canonicalJson(old));
     const read = await readReceipt(home, 'demo-1.0.0');
     expect(read).toEqual(old);
+    rmSync(home.hostPublicFile);
     expect(await receiptSignature(home, read!)).toEqual({ state: 'none' });
   });
 
@@ -202,6 +203,18 @@ describe('the signature on a receipt', () => {
     expect(await stateOf()).toBe('wrong');
     rmSync(home.hostPublicFile);
     expect(await stateOf()).toBe('unchecked');
+  });
+
+  it('cannot be made unnecessary by taking the key out of the receipt, or by naming another', async () => {
+    const { host: _, ...unnamed } = receipt;
+    await writeReceipt(home, unnamed, undefined);
+    expect(await receiptSignature(home, unnamed)).toEqual({ state: 'foreign' });
+    const other = new Home(tempDir('other'));
+    await makeHostKey(other);
+    const forger = (await readHostKey(other))!;
+    const forged = { ...receipt, host: { key: forger.fingerprint } };
+    await writeReceipt(home, forged, forger);
+    expect(await receiptSignature(home, forged)).toEqual({ state: 'foreign', key: forger.fingerprint });
   });
 
   it('is what DSSE asks for: over type and payload, not over the payload alone', () => {

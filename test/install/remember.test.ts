@@ -3,6 +3,7 @@
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { tinyModel } from '../../fixtures/model.ts';
+import { INSIDE } from '../../src/cli/inside.ts';
 import { openBundle } from '../../src/bundle/open.ts';
 import { applyPlan } from '../../src/install/apply.ts';
 import { makeHostKey } from '../../src/install/host-key.ts';
@@ -12,6 +13,7 @@ import { readReceipt, receiptSignature, type Receipt } from '../../src/install/r
 import { readStatus } from '../../src/install/status.ts';
 import { readTrustState } from '../../src/install/trust-state.ts';
 import { uninstall } from '../../src/install/uninstall.ts';
+import { run } from '../cli/harness.ts';
 import { bundle, docker, failure, home, me, REF_ZSTD, rigImages, tampered, useEngine } from './image-rig.ts';
 import { installer, makeBundle, policy, POLICY_TEXT, type RigBundle } from './rig.ts';
 
@@ -138,6 +140,15 @@ describe('policy and time', () => {
     expect((await readTrustState(home))?.latestTime).toEqual(new Date('2030-01-01T00:00:00Z'));
   });
 
+  it('are shown before a person agrees: which policy a first install adopts', async () => {
+    const flags = ['--dry-run', '--home', home.root, '--engine', me.input.socket];
+    const plan = async (): Promise<string> => (await run(INSIDE, ['install', bundle.path, ...flags])).stdout;
+    const row = `policy +version 1 +${policy.fingerprint}`;
+    expect(await plan()).toMatch(new RegExp(`${row} +\\(this install adopts it`));
+    await me.install(bundle);
+    expect(await plan()).toMatch(new RegExp(`${row}$`, 'm'));
+  });
+
   it('are not remembered by a plan, nor by an install that fails', async () => {
     const opened = await bundle.open();
     await me.plan(opened);
@@ -157,11 +168,12 @@ describe('policy and time', () => {
     await opened.close();
   });
 
-  it('a bundle from a clock that is ahead is said to be so', async () => {
+  it('a bundle from a clock that is ahead is said to be so, and moves the time', async () => {
     const past = installer(home, me.input.socket, { now: () => new Date('2026-11-20T00:00:00Z') });
     const opened = await openBundle(bundle.path, { policy, now: new Date('2026-11-20T00:00:00Z') });
-    await past.plan(opened);
+    await applyPlan(await past.plan(opened), { emit: () => {} });
     await opened.close();
+    expect((await readTrustState(home))?.latestTime).toEqual(new Date(bundle.inventory.created));
     const said = past.events.find((e) => e.type === 'check' && e.name === 'time');
     expect(said).toMatchObject({
       outcome: 'warning',
@@ -179,6 +191,10 @@ describe('a host with a key', () => {
     await me.install(bundle);
     expect((await readStatus(me.input)).signature).toEqual({ state: 'none' });
     const { fingerprint } = await makeHostKey(home);
+    expect(await readStatus(me.input)).toMatchObject({
+      signature: { state: 'foreign' },
+      drift: [expect.stringContaining('the same install, run again, signs it') as string],
+    });
     await me.install(bundle);
     expect((await readStatus(me.input)).signature).toEqual({ state: 'signed', key: fingerprint });
     writeFileSync(signature(), readFileSync(signature(), 'utf8').replace('"sig":"M', '"sig":"N'));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Installs that are killed, stopped, broken off or overtaken by another one, on a real engine. */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
@@ -98,6 +98,13 @@ describe('a plan that was made before the host changed', () => {
     const opened = await (await other('1.0.0')).open();
     expect((await me.plan(opened)).takesBack).toBe('demo-1.0.0');
     await opened.close();
+  });
+
+  it('takes nothing back under another policy than the one that it was made by', async () => {
+    await interrupted(bundle);
+    const replace = async (): Promise<void> => writeFileSync(home.trustFile, `${POLICY_TEXT}# revised\n`);
+    expect(await late(await other('1.0.0'), replace)).toMatchObject({ code: 'HOST_CHANGED' });
+    expect((await readJournal(home))?.release).toBe('demo-1.0.0');
   });
 });
 

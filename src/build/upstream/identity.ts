@@ -4,9 +4,13 @@
  * certificate that the trusted root does not vouch for is somebody else's; anything else that is wrong is an alarm.
  */
 import { bundleFromJSON } from '@sigstore/bundle';
-import { VerificationError } from '@sigstore/verify';
 import { SealiftError } from '../../errors.ts';
-import { identityText, parseTrustedRoot, type SigstoreTrust } from '../../trust/identity.ts';
+import {
+  identityText,
+  parseTrustedRoot,
+  StrangersCertificate,
+  type SigstoreTrust,
+} from '../../trust/identity.ts';
 
 /** Whom the manifest names, and the trusted root by which that is judged. */
 export interface Identity {
@@ -49,7 +53,7 @@ export function identify(
     const { subject, issuer } = trust(bundle, artifact).identity;
     return { identity: subject, issuer };
   } catch (error) {
-    if (error instanceof VerificationError && error.code === 'CERTIFICATE_ERROR') return undefined;
+    if (error instanceof StrangersCertificate) return undefined;
     throw error;
   }
 }

@@ -6,6 +6,8 @@ import { applyPlan } from '../../install/apply.ts';
 import { isReason, MAX_REASON, overrideOf, type AgreedOverride } from '../../install/override.ts';
 import { planInstall, type Plan } from '../../install/plan.ts';
 import type { Receipt } from '../../install/receipt.ts';
+import { acceptedText } from '../../trust/refusal.ts';
+import { policyId } from '../../trust/state.ts';
 import { command, type Result } from '../command.ts';
 import { demandConsent, demandSomebody } from '../consent.ts';
 import type { Io } from '../context.ts';
@@ -145,10 +147,11 @@ function bundleData({ bundle }: Plan): object {
 
 function planData(plan: Plan): object {
   const { release, replaces, takesBack, override, gatewayUrl, apiKeysFile, steps, totalBytes, bundle } = plan;
-  const signers = bundle.verdict.accepted;
+  const { policy, verdict } = bundle;
   return {
     bundle: bundleData(plan),
-    signers,
+    signers: verdict.accepted,
+    policy: { ...policyId(policy), adopted: !plan.adoptsPolicy },
     release,
     replaces,
     takesBack,
@@ -167,7 +170,8 @@ function planLines(plan: Plan): Line[] {
     [styled('bold', `plan for ${release}`), `  ${bundle.digest}`],
     ...table(
       [
-        ...bundle.verdict.accepted.map((s) => ['signed by', `${s.signer}  ${s.fingerprint}`]),
+        ...bundle.verdict.accepted.map((signature) => ['signed by', acceptedText(signature)]),
+        ['policy', policyLine(plan)],
         ...(takesBack === undefined ? [] : [['takes back', `the unfinished install of ${takesBack}`]]),
         ...(override === undefined
           ? []
@@ -190,6 +194,12 @@ function planLines(plan: Plan): Line[] {
     ),
     `  ${count(needed, 'step')} to do, ${formatBytes(totalBytes)} to move`,
   ];
+}
+
+/** The first install adopts whatever stands in the home, and this is where a person can see that it is the right one. */
+function policyLine({ bundle: { policy }, adoptsPolicy }: Plan): string {
+  const first = adoptsPolicy ? '  (this install adopts it: compare the digest by another way)' : '';
+  return `version ${policy.version}  ${policy.fingerprint}${first}`;
 }
 
 function installedLines({ release, gatewayUrl, apiKeysFile }: Plan, receipt: Receipt, idle: boolean): Line[] {

@@ -40,7 +40,8 @@ export const status = command<{ host: HostFlags; exitCode: boolean }>({
 const SIGNATURE: Readonly<Record<ReceiptSignature['state'], string>> = {
   none: 'not signed (the host had no key)',
   signed: 'signed by this host',
-  unchecked: 'signed, not checked: host.pub is not of this key',
+  foreign: "NOT SIGNED BY THIS HOST'S KEY",
+  unchecked: 'signed, not checked: there is no host.pub',
   missing: 'NOT SIGNED, and should be',
   wrong: 'CHANGED since it was signed',
 };

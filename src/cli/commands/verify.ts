@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { CHECKS } from '../../bundle/judge.ts';
-import { openBundle, type VerifiedBundle } from '../../bundle/open.ts';
+import { openBundle, type OpenOptions, type VerifiedBundle } from '../../bundle/open.ts';
 import { asSealiftError, type SealiftError } from '../../errors.ts';
 import type { SealiftEvent } from '../../events.ts';
 import { command, type Result } from '../command.ts';
@@ -27,7 +27,7 @@ export const verify = command<VerifyOptions>({
   about: [
     'Checks, in this order: signatures and threshold, policy (revoked, expired, too old, not for this host), the form of the archive, and then the content, every byte of it. Each check is printed with its outcome, also when one fails. It ends with 0 only when all of them held.',
     'Who may sign comes from the trust policy alone, never from the bundle. To look into a bundle that nobody has vouched for, use `sealift inspect`.',
-    "With the policy of a home, validity is judged by the host's time (the later of its clock and the latest time it has seen), and a trust.yaml that the host has not adopted is refused. With --policy, which needs no home, by that file and the clock alone.",
+    "With the policy of a home, validity is judged by the host's time (the later of its clock and the latest time it has seen), a trust.yaml that the host has not adopted is refused, and so is an older version than the host has installed, as by `sealift install`. With --policy, which needs no home, by that file and the clock alone.",
   ],
   positional: { name: 'BUNDLE', about: 'the bundle, or the folder that holds it', required: true },
   options: [
@@ -43,17 +43,20 @@ export const verify = command<VerifyOptions>({
   run: runVerify,
 });
 
-/** A policy that is named stands for itself: no host has adopted it, so the time is that of the clock alone. */
-async function policyFor(
-  { policy, home }: VerifyOptions,
-  io: Io,
-): Promise<Pick<HomePolicy, 'policy' | 'time'>> {
+/** By what a bundle is judged. */
+type Measure = Pick<HomePolicy, 'policy' | 'time'> & Pick<OpenOptions, 'installed'>;
+
+/** A policy that is named stands for itself: no host has adopted it, so there is no memory, of time or of versions. */
+async function measureFor({ policy, home: folder }: VerifyOptions, io: Io): Promise<Measure> {
   if (policy !== undefined) return { policy: await readPolicy(policy), time: hostTime(io.now(), undefined) };
-  return adoptedPolicy(new Home(homeFolder(home, io.env)), io);
+  const home = new Home(homeFolder(folder, io.env));
+  const adopted = await adoptedPolicy(home, io);
+  const installed = await home.installed();
+  return { ...adopted, installed: (name) => installed.get(name) };
 }
 
 async function runVerify(options: VerifyOptions, io: Io): Promise<Result> {
-  const { policy, time } = await policyFor(options, io);
+  const { policy, time, installed } = await measureFor(options, io);
   const path = await findBundle(options.bundle);
   const checks: Check[] = [];
   const emit = (event: SealiftEvent): void => {
@@ -62,7 +65,7 @@ async function runVerify(options: VerifyOptions, io: Io): Promise<Result> {
   };
   let bundle: VerifiedBundle | undefined;
   try {
-    bundle = await openBundle(path, { policy, now: time.judged, emit });
+    bundle = await openBundle(path, { policy, now: time.judged, emit, ...(installed && { installed }) });
     await bundle.verifyContent({ emit, signal: io.signal });
     return verified(bundle, checks);
   } catch (thrown) {
