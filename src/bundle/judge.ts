@@ -88,7 +88,7 @@ export async function judgeBundle(source: ByteSource, options: OpenOptions): Pro
     emit,
     'documents',
     () => readInventory(walk, head.sums),
-    ({ documents }) => `${documents.size}, each as SHA256SUMS lists it`,
+    ({ documents }) => `${documents.size} documents, each as SHA256SUMS lists it`,
   );
   const { inventory } = read;
   checkRules(subjectOf(inventory, digest), options);
