@@ -6,10 +6,12 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { INSIDE } from '../../src/cli/inside.ts';
 import { SealiftError } from '../../src/errors.ts';
 import { Home } from '../../src/install/home.ts';
-import { readTrustState, rememberTrust } from '../../src/install/trust-state.ts';
+import { readTrustState, rememberTrust, writeTrustState } from '../../src/install/trust-state.ts';
+import { replacePolicy } from '../../src/install/trust-update.ts';
 import { digestOf } from '../../src/store/digest.ts';
 import { parseTrustPolicy } from '../../src/trust/policy.ts';
 import { judgeRotation, type Rotation } from '../../src/trust/rotate.ts';
+import { policyId } from '../../src/trust/state.ts';
 import { documentOf, run, type Ran } from '../cli/harness.ts';
 import { sampleBundle } from '../support/sample.ts';
 import { interruptAtEach } from '../support/interrupted-update.ts';
@@ -325,6 +327,16 @@ describe('the clock set back', () => {
 });
 
 describe('trust update', () => {
+  /** What the command does after the question. */
+  const replace = (rotation: Rotation, clock = '2026-11-23T12:00:00Z'): Promise<void> =>
+    replacePolicy(home, {
+      old: parseTrustPolicy(OLD, 'trust.yaml'),
+      rotation,
+      newBytes: Buffer.from(OTHERS),
+      signatures: [{ name: 'a.json', json: '{}' }],
+      clock: new Date(clock),
+    });
+
   it('replaces policy and state, and keeps the chain', async () => {
     const args = await signatureFiles(OTHERS, [alice, bob]);
     expect((await cli('trust', 'update', ...args, '--dry-run')).stdout).toContain('+ signer');
@@ -352,6 +364,57 @@ describe('trust update', () => {
     const ran = await run(INSIDE, ['trust', 'update', ...args, '--home', home.root], { typed: 'n\r' });
     expect([ran.exit, ran.stderr]).toEqual([1, expect.stringMatching(/signed by, old policy +alice, bob/)]);
     expect(await adopted()).toMatchObject({ version: 1 });
+  });
+
+  it('gives a key that has expired no vote because the clock is set back', async () => {
+    rmSync(home.trustStateFile);
+    const expiring = policyText([alice, { ...bob, notAfter: '2026-12-01T00:00:00Z' }, carol], 2, '', 1);
+    put(expiring);
+    await rememberTrust(home, parseTrustPolicy(expiring, 'trust.yaml'), [new Date('2027-01-02T00:00:00Z')]);
+    const args = ['trust', 'update', ...(await signatureFiles(OTHERS, [alice, bob])), '--yes'];
+    const back = { now: new Date('2026-11-25T00:00:00Z') };
+    const ran = await run(INSIDE, [...args, '--home', home.root], back);
+    expect([ran.exit, ran.stderr]).toEqual([11, expect.stringContaining('by the old policy')]);
+    expect(readFileSync(home.trustFile, 'utf8')).toBe(expiring);
+  });
+
+  it('does not turn the time back, and moves it on by its clock and by what is stamped', async () => {
+    const rotation = await rotate({ next: OTHERS, by: [alice, bob] });
+    const latestAfter = async (clock: string, ...stamps: string[]): Promise<string | undefined> => {
+      put(OLD);
+      await writeTrustState(home, {
+        policy: policyId(parseTrustPolicy(OLD, 'trust.yaml')),
+        latestTime: new Date('2026-11-20T00:00:00Z'),
+      });
+      const accepted = stamps.map((time) => ({ ...rotation.byNew.accepted[0]!, signedAt: new Date(time) }));
+      await replace({ ...rotation, byNew: { ...rotation.byNew, accepted } }, clock);
+      return (await readTrustState(home))?.latestTime.toISOString().slice(0, 10);
+    };
+    expect(await latestAfter('2020-01-01T00:00:00Z')).toBe('2026-11-20');
+    expect(await latestAfter('2026-11-21T00:00:00Z')).toBe('2026-11-21');
+    expect(await latestAfter('2026-11-21T00:00:00Z', '2026-11-22T00:00:00Z')).toBe('2026-11-22');
+  });
+
+  it('replaces no other policy than the one that was shown', async () => {
+    const rotation = await rotate({ next: OTHERS, by: [alice, bob] });
+    put(`${OLD}# revised\n`);
+    await expect(replace(rotation)).rejects.toMatchObject({ code: 'HOST_CHANGED' });
+    expect(readFileSync(home.trustFile, 'utf8')).toBe(`${OLD}# revised\n`);
+  });
+
+  it('keeps the signatures that came with it, and none of an attempt before', async () => {
+    for (const i of [0, 7]) writeFileSync(home.path(`trust/2.${i}.sigstore.json`), 'of a killed update');
+    await replace(await rotate({ next: OTHERS, by: [alice, bob] }));
+    expect(existsSync(home.path('trust/2.7.sigstore.json'))).toBe(false);
+    expect(readFileSync(home.path('trust/2.0.sigstore.json'), 'utf8')).toBe('{}\n');
+  });
+
+  it('says that what it revokes goes on running here', async () => {
+    const digest = `sha256:${'e'.repeat(64)}` as const;
+    await home.setInstalled('sample', { version: '1.2.3', digest });
+    const next = text([alice, bob], 2, 2, `revoked: { bundles: ['${digest}'] }\n`);
+    const ran = await cli('trust', 'update', ...(await signatureFiles(next, [alice, bob])), '--dry-run');
+    expect([ran.exit, ran.stderr]).toEqual([0, expect.stringContaining('revokes sample 1.2.3')]);
   });
 
   it('needs a signature', async () => {
