@@ -45,15 +45,19 @@ async function loadSigner(file: string, io: Io): Promise<Signer> {
   const document = parseSigner(await readText(file, 'the signer document', 'FILE_MISSING', hint), file);
   const beside = (path: string): string => resolve(dirname(file), path);
   return document.exec === undefined
-    ? loadKeyless(document.keyless!, beside)
+    ? loadKeyless(document.keyless!, beside, io)
     : loadExec(document.exec, beside, io);
 }
 
-async function loadKeyless(spec: KeylessSpec, beside: (path: string) => string): Promise<Signer> {
+async function loadKeyless(
+  spec: KeylessSpec,
+  beside: (path: string) => string,
+  { env, emit, signal }: Io,
+): Promise<Signer> {
   const tokenFile = beside(spec.tokenFile);
   const rootFile = spec.trustedRoot === undefined ? undefined : beside(spec.trustedRoot);
   const { fulcio, rekor, tsa, identity } = spec;
-  return keylessSigner({
+  const signer = {
     fulcio,
     rekor,
     tsa,
@@ -61,7 +65,8 @@ async function loadKeyless(spec: KeylessSpec, beside: (path: string) => string):
     readToken: () => readText(tokenFile, 'the token file'),
     ...(identity && { identity }),
     ...(rootFile && { trustedRoot: { text: await readText(rootFile, 'the trusted root'), file: rootFile } }),
-  });
+  };
+  return keylessSigner(signer, { proxyEnv: env, emit, signal });
 }
 
 async function loadExec(spec: ExecSpec, beside: (path: string) => string, io: Io): Promise<Signer> {

@@ -343,7 +343,7 @@ describe('keyless', () => {
     const ran = await sealift(['sign', bundle, '--signer', 'down.yaml', '--debug']);
     expect(ran.code).toBe(1);
     expect(ran.stderr).toContain(
-      'Rekor at http://127.0.0.1:9 gave no usable answer: request to http://127.0.0.1:9/api/v1/log/entries failed',
+      'Rekor at http://127.0.0.1:9 gave no usable answer: 127.0.0.1:9/api/v1/log/entries: connect ECONNREFUSED',
     );
     expect(ran.stderr + ran.stdout).not.toContain(readFileSync(at('token'), 'utf8'));
   });

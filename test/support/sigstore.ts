@@ -30,6 +30,8 @@ export interface Answer {
   status: number;
   body: string | Uint8Array;
   type?: string;
+  /** Where it redirects to. */
+  location?: string;
 }
 
 export interface SigstoreInstance {
@@ -84,11 +86,15 @@ async function answer(
     body: typeof honest.response === 'string' ? honest.response : bytesOf(honest.response),
     type: honest.contentType ?? 'text/plain',
   };
-  const { status, body: content, type } = (await lies[service]?.(truth, body)) ?? truth;
+  const { status, body: content, type, location } = (await lies[service]?.(truth, body)) ?? truth;
   // sigstore-go looks for the entry of this name in the answer.
   const etag = service === 'rekor' ? /[0-9a-f]{64}/.exec(String(content))?.[0] : undefined;
   response
-    .writeHead(status, { 'content-type': type ?? 'application/json', ...(etag && { etag }) })
+    .writeHead(status, {
+      'content-type': type ?? 'application/json',
+      ...(etag && { etag }),
+      ...(location && { location }),
+    })
     .end(content);
 }
 

@@ -4,9 +4,9 @@
  * signature (a hardware key by pkcs11-tool, a KMS by its command line); `keyless` is an identity that a Sigstore
  * instance certifies.
  */
-import { isIP } from 'node:net';
 import { z } from 'zod';
 import { readDocument } from '../../document.ts';
+import { isLoopback } from '../sources/address.ts';
 
 const Text = z.string().min(1).max(4096);
 
@@ -30,9 +30,6 @@ const CertificateUrl = ServiceUrl.refine(
   (url) => url.startsWith('https:') || isLoopback(new URL(url).hostname),
   'expected an https URL: the identity token is sent there',
 );
-
-const isLoopback = (host: string): boolean =>
-  host === 'localhost' || host === '[::1]' || (isIP(host) === 4 && host.startsWith('127.'));
 
 const Exec = z.strictObject({
   command: z.array(Text).min(1).max(256),

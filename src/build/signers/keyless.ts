@@ -3,13 +3,9 @@
  * The keyless signer, for machines that have an identity rather than a key: Fulcio certifies a key that lives for
  * one signature, Rekor logs it, a timestamp authority says when. Its bundle holds all that is needed to verify it
  * offline, later, with the trusted root of the Sigstore instance.
- *
- * The requests are @sigstore/sign's (make-fetch-happen). They go through HTTPS_PROXY, also those to http:// URLs
- * when it is set, and HTTP_PROXY; NO_PROXY is a list of host names and their domains, without ports and `*`.
  */
-import { createHash, X509Certificate } from 'node:crypto';
+import { createHash, generateKeyPairSync, sign } from 'node:crypto';
 import { bundleFromJSON, bundleToJSON, toMessageSignatureBundle } from '@sigstore/bundle';
-import { FulcioSigner, RekorWitness, TSAWitness, type VerificationMaterial } from '@sigstore/sign';
 import { toSignedEntity } from '@sigstore/verify';
 import { SealiftError } from '../../errors.ts';
 import { printable } from '../../text.ts';
@@ -17,12 +13,9 @@ import { fitsItsCertificate, readClaim } from '../../trust/claim.ts';
 import { identityText, parseTrustedRoot, type Identity, type SigstoreTrust } from '../../trust/identity.ts';
 import type { Signer } from '../../trust/sign.ts';
 import { SLOT_BYTES } from '../../trust/slots.ts';
+import { clientFor, Services, type Connection, type ServiceUrls } from './services.ts';
 
-export interface KeylessSigner {
-  /** Base URLs, without a slash at the end. */
-  fulcio: string;
-  rekor: string;
-  tsa: string;
+export interface KeylessSigner extends ServiceUrls {
   /** Reads the OIDC token when it is needed, since it is valid for minutes; `tokenFile` names it in messages. */
   readToken: () => Promise<string>;
   tokenFile: string;
@@ -32,23 +25,16 @@ export interface KeylessSigner {
   identity?: Identity;
 }
 
-export interface Patience {
-  /** For one request, in milliseconds. */
-  timeoutMs: number;
-  /** How often a request is repeated after a failure of the network or of the server. */
-  retries: number;
-}
-
-const PATIENCE: Patience = { timeoutMs: 30_000, retries: 2 };
-
 /** Longest piece of a service's words that is shown, in characters. */
 const MAX_SHOWN = 300;
 
 /**
- * @throws {SealiftError} SIGNER_INVALID when the trusted root cannot be read. `sign` throws SIGNER_FAILED,
- *   NETWORK_ERROR, UNAUTHORIZED, BAD_SIGNATURE, and what `readToken` throws
+ * @throws {SealiftError} SIGNER_INVALID when the trusted root cannot be read; USAGE when a proxy variable cannot be
+ *   used. `sign` throws SIGNER_FAILED, NETWORK_ERROR, UNAUTHORIZED, BAD_SIGNATURE, INTERRUPTED, and what `readToken`
+ *   throws
  */
-export function keylessSigner(spec: KeylessSigner, patience: Patience = PATIENCE): Signer {
+export function keylessSigner(spec: KeylessSigner, connection: Connection = {}): Signer {
+  const http = clientFor(spec, connection);
   const trust = spec.trustedRoot && trustOf(spec.trustedRoot);
   let name = spec.identity === undefined ? `the identity in ${spec.tokenFile}` : identityText(spec.identity);
   return {
@@ -56,7 +42,9 @@ export function keylessSigner(spec: KeylessSigner, patience: Patience = PATIENCE
       return name;
     },
     sign: async (message) => {
-      const json = await signOnce(spec, Buffer.from(message), patience);
+      const { token, subject } = await freshToken(spec);
+      const services = new Services(spec, http, token, connection.signal);
+      const json = await signOnce(services, subject, message).finally(() => http.close());
       name = check(json, message, spec, trust);
       return json;
     },
@@ -75,41 +63,26 @@ function trustOf({ text, file }: { text: string; file: string }): SigstoreTrust 
 }
 
 /** One certificate, one signature, one log entry, one timestamp; a bundle v0.3 in which the certificate is the leaf alone. */
-async function signOnce(spec: KeylessSigner, message: Buffer, patience: Patience): Promise<string> {
-  const token = await freshToken(spec);
-  const { timeoutMs: timeout, retries: retry } = patience;
-  const ask = <T>(service: string, url: string, request: () => Promise<T>): Promise<T> =>
-    request().catch((thrown: unknown) => {
-      throw serviceError(service, url, thrown, token);
-    });
-  const { fulcio, rekor, tsa } = spec;
-  const certified = await ask('Fulcio', fulcio, () => {
-    const identityProvider = { getToken: async () => token };
-    return new FulcioSigner({ fulcioBaseURL: fulcio, identityProvider, timeout, retry }).sign(message);
-  });
-  if (certified.key.$case !== 'x509Certificate')
-    throw new SealiftError('SIGNER_FAILED', `${fulcio} gave no certificate`);
-  const pem = certified.key.certificate;
-  const bundle = toMessageSignatureBundle({
-    digest: createHash('sha256').update(message).digest(),
-    signature: certified.signature,
-    certificate: await ask('Fulcio', fulcio, async () => new X509Certificate(pem).raw),
-  });
-  const logged: VerificationMaterial = await ask('Rekor', rekor, () =>
-    new RekorWitness({ rekorBaseURL: rekor, timeout, retry }).testify(bundle.content, pem),
-  );
-  const stamped: VerificationMaterial = await ask('the timestamp authority', tsa, () =>
-    new TSAWitness({ tsaBaseURL: tsa, timeout, retry }).testify(bundle.content),
-  );
-  bundle.verificationMaterial.tlogEntries = logged.tlogEntries ?? [];
+async function signOnce(services: Services, subject: string, message: Uint8Array): Promise<string> {
+  const pair = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const certificate = await services.certify(subject, pair);
+  const digest = createHash('sha256').update(message).digest();
+  const signature = sign('sha256', message, { key: pair.privateKey, dsaEncoding: 'der' });
+  const entry = await services.log(digest, signature, certificate);
+  const timestamp = await services.stamp(signature);
+  const bundle = toMessageSignatureBundle({ digest, signature, certificate: certificate.raw });
+  bundle.verificationMaterial.tlogEntries = [entry];
   bundle.verificationMaterial.timestampVerificationData = {
-    rfc3161Timestamps: stamped.rfc3161Timestamps ?? [],
+    rfc3161Timestamps: [{ signedTimestamp: timestamp }],
   };
   return JSON.stringify(bundleToJSON(bundle));
 }
 
 /** The claims are read only to say early and clearly what Fulcio would refuse. */
-async function freshToken({ readToken, tokenFile }: KeylessSigner): Promise<string> {
+async function freshToken({
+  readToken,
+  tokenFile,
+}: KeylessSigner): Promise<{ token: string; subject: string }> {
   const token = (await readToken()).trim();
   const claims = claimsOf(token);
   if (claims === undefined) {
@@ -123,7 +96,21 @@ async function freshToken({ readToken, tokenFile }: KeylessSigner): Promise<stri
       hint: 'fetch a new one right before signing: such tokens are valid for minutes',
     });
   }
-  return token;
+  const subject = subjectOf(claims);
+  if (subject !== undefined) return { token, subject };
+  throw new SealiftError(
+    'SIGNER_FAILED',
+    `the token in ${tokenFile} names nobody that Fulcio could certify`,
+    {
+      hint: 'it needs the claim sub, or email with email_verified',
+    },
+  );
+}
+
+/** What Fulcio will want proof for: of a person the mail address, of anything else the subject. */
+function subjectOf({ email, email_verified: verified, sub }: Record<string, unknown>): string | undefined {
+  if (typeof email === 'string' && email !== '') return verified ? email : undefined;
+  return typeof sub === 'string' && sub !== '' ? sub : undefined;
 }
 
 function claimsOf(token: string): Record<string, unknown> | undefined {
@@ -134,40 +121,6 @@ function claimsOf(token: string): Record<string, unknown> | undefined {
   } catch {
     return undefined;
   }
-}
-
-const UNREACHABLE_HINT =
-  'is the service up, and reachable from here? HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply';
-
-/**
- * What a service, or the way to it, did wrong. The thrown error does not become the cause: what it or the service
- * says may repeat the token, and --debug prints causes.
- */
-function serviceError(service: string, url: string, thrown: unknown, token: string): SealiftError {
-  const words = wordsOf(thrown).replaceAll(token, '<token>');
-  const status = Number(/^\((\d{3})\)/.exec(words)?.[1]);
-  const said = printable(words, MAX_SHOWN);
-  if (Number.isNaN(status)) {
-    return new SealiftError('NETWORK_ERROR', `${service} at ${url} gave no usable answer: ${said}`, {
-      hint: UNREACHABLE_HINT,
-    });
-  }
-  const refusesToken = service === 'Fulcio' && [400, 401, 403].includes(status);
-  return new SealiftError(
-    refusesToken ? 'UNAUTHORIZED' : 'SIGNER_FAILED',
-    `${service} at ${url} refused: ${said}`,
-    {
-      hint: refusesToken
-        ? 'is the token fresh, made for the audience that this Fulcio wants, and by an issuer that it knows?'
-        : 'nothing was signed; run again, and ask who runs the service if it stays',
-    },
-  );
-}
-
-/** Of an error of @sigstore/sign, that of the request below it. */
-function wordsOf(thrown: unknown): string {
-  if (!(thrown instanceof Error)) return String(thrown);
-  return thrown.cause instanceof Error ? thrown.cause.message : thrown.message;
 }
 
 /**

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Against a Sigstore instance on the loopback, which can be told to lie. */
-import { createHash, generateKeyPairSync, X509Certificate } from 'node:crypto';
+import { createHash, generateKeyPairSync, verify, X509Certificate } from 'node:crypto';
 import { bundleFromJSON } from '@sigstore/bundle';
 import { TrustedRoot } from '@sigstore/protobuf-specs';
 import { toSignedEntity, toTrustMaterial, Verifier } from '@sigstore/verify';
 import { afterEach, beforeAll, afterAll, describe, expect, it } from 'vitest';
-import { keylessSigner, type KeylessSigner, type Patience } from '../../../src/build/signers/keyless.ts';
+import { keylessSigner, type KeylessSigner } from '../../../src/build/signers/keyless.ts';
+import type { Connection } from '../../../src/build/signers/services.ts';
 import type { SealiftError } from '../../../src/errors.ts';
 import type { Signer } from '../../../src/trust/sign.ts';
-import { startSigstore, type SigstoreInstance } from '../../support/sigstore.ts';
+import { SIGSTORE_PATHS, startSigstore, type SigstoreInstance } from '../../support/sigstore.ts';
 import { SUMS } from '../../trust/helpers.ts';
 
 const SUBJECT = 'https://ci.example.org/release/build@refs/heads/main';
 const ISSUER = 'https://ci.example.org';
-const ONCE: Patience = { timeoutMs: 1000, retries: 0 };
+const ONCE: Connection = { stallMs: 1000, attempts: 1 };
 
 let sigstore: SigstoreInstance;
 beforeAll(async () => {
@@ -24,7 +25,7 @@ afterEach(() => {
 });
 afterAll(() => sigstore.close());
 
-function signer(change: Partial<KeylessSigner> = {}): Signer {
+function signer(change: Partial<KeylessSigner> = {}, connection = ONCE): Signer {
   const { url, trustedRoot } = sigstore;
   const spec: KeylessSigner = {
     fulcio: url,
@@ -35,11 +36,11 @@ function signer(change: Partial<KeylessSigner> = {}): Signer {
     trustedRoot: { text: trustedRoot, file: 'trusted_root.json' },
     ...change,
   };
-  return keylessSigner(spec, ONCE);
+  return keylessSigner(spec, connection);
 }
 
-const failure = (change: Partial<KeylessSigner> = {}): Promise<SealiftError> =>
-  signer(change)
+const failure = (change: Partial<KeylessSigner> = {}, connection = ONCE): Promise<SealiftError> =>
+  signer(change, connection)
     .sign(SUMS)
     .then(
       () => Promise.reject(new Error('it signed')),
@@ -154,6 +155,48 @@ describe('a keyless signer', () => {
     expect((await failure({ readToken: odd })).message).toContain('has expired');
   });
 
+  it('proves its key over the mail address of a person, and only over one that was verified', async () => {
+    const person = { email: 'alice@example.org', email_verified: true };
+    const token = sigstore.token(SUBJECT, ISSUER, person);
+    const proofs: string[] = [];
+    sigstore.lies = { fulcio: (honest, request) => (proofs.push(request), honest) };
+    await signer({ readToken: async () => token }).sign(SUMS);
+    const { publicKey, proofOfPossession } = (
+      JSON.parse(proofs[0]!) as {
+        publicKeyRequest: { publicKey: { content: string }; proofOfPossession: string };
+      }
+    ).publicKeyRequest;
+    const proof = Buffer.from(proofOfPossession, 'base64');
+    expect(verify('sha256', Buffer.from('alice@example.org'), publicKey.content, proof)).toBe(true);
+    expect(verify('sha256', Buffer.from(SUBJECT), publicKey.content, proof)).toBe(false);
+    for (const claims of [{ ...person, email_verified: false }, { sub: '' }, { sub: 7 }]) {
+      const other = sigstore.token(SUBJECT, ISSUER, claims);
+      const error = await failure({ readToken: async () => other });
+      expect(error.message).toBe('the token in token names nobody that Fulcio could certify');
+    }
+    expect(proofs).toHaveLength(1);
+  });
+
+  it('takes a timestamp authority by its whole address, too', async () => {
+    const json = await signer({ tsa: `${sigstore.url}/api/v1/timestamp` }).sign(SUMS);
+    expect(verified(json, SUMS).identity).toBeDefined();
+  });
+
+  it('speaks plain http where the document says so for log and timestamps, and to no other host', async () => {
+    const proxied = { ...ONCE, proxyEnv: { HTTP_PROXY: sigstore.url } };
+    sigstore.hits.length = 0;
+    // The proxy passes nothing on; that it was asked is the point.
+    await failure({ rekor: 'http://rekor.example.org' }, proxied);
+    expect(sigstore.hits).toContain('POST http://rekor.example.org/api/v1/log/entries');
+    const error = await failure({ fulcio: 'http://fulcio.example.org' }, proxied);
+    expect(error.message).toContain('is not https');
+    expect(sigstore.hits.join()).not.toContain('fulcio.example.org');
+  });
+
+  it('does not go around a proxy that it cannot use', () => {
+    expect(() => signer({}, { ...ONCE, proxyEnv: { HTTPS_PROXY: 'socks5://x' } })).toThrow(/HTTPS_PROXY/);
+  });
+
   it('says whose trusted root is none', () => {
     for (const text of [
       '',
@@ -166,6 +209,8 @@ describe('a keyless signer', () => {
       );
   });
 });
+
+type Entry = Record<string, unknown>;
 
 describe('what the services do wrong', () => {
   const json = (body: object, status = 201): { status: number; body: string; type: string } => ({
@@ -202,12 +247,78 @@ describe('what the services do wrong', () => {
   it('a service answers 500, junk, or not at all', async () => {
     for (const service of ['fulcio', 'rekor', 'tsa'] as const) {
       sigstore.lies = { [service]: () => ({ status: 500, body: 'oops' }) };
-      expect(await failure()).toMatchObject({ code: 'SIGNER_FAILED' });
+      expect(await failure()).toMatchObject({ code: 'NETWORK_ERROR' });
+      sigstore.lies = { [service]: () => ({ status: 404, body: 'oops' }) };
+      const refused = await failure();
+      expect(refused.code).toBe('SIGNER_FAILED');
+      expect(refused.message).toMatch(/ refused: \(404\)$/);
       sigstore.lies = { [service]: () => ({ status: 201, body: '{"a":"junk"}' }) };
       expect(['NETWORK_ERROR', 'BAD_SIGNATURE']).toContain((await failure()).code);
       sigstore.lies = { [service]: () => new Promise(() => {}) };
       expect(await failure()).toMatchObject({ code: 'NETWORK_ERROR' });
     }
+  });
+
+  it('a service fails once, and is asked again', async () => {
+    for (const service of ['fulcio', 'rekor', 'tsa'] as const) {
+      sigstore.lies = { [service]: () => ((sigstore.lies = {}), { status: 503, body: '' }) };
+      const signed = await signer({}, { stallMs: 1000, backoffMs: 1 }).sign(SUMS);
+      expect(verified(signed, SUMS).identity).toBeDefined();
+    }
+  });
+
+  it('a service redirects: the token goes nowhere else', async () => {
+    const thief = await startSigstore();
+    try {
+      for (const service of ['fulcio', 'rekor', 'tsa'] as const) {
+        for (const status of [301, 302, 303, 307, 308]) {
+          const location = `${thief.url}${SIGSTORE_PATHS[service]}`;
+          sigstore.lies = { [service]: () => ({ status, body: '', location }) };
+          const error = await failure();
+          expect(error.code).toBe('SIGNER_FAILED');
+          expect(error.message).toContain('redirects in a way that is not followed');
+        }
+      }
+      expect(thief.hits).toEqual([]);
+    } finally {
+      await thief.close();
+    }
+  });
+
+  it('a service answers without end', async () => {
+    for (const service of ['fulcio', 'rekor', 'tsa'] as const) {
+      sigstore.lies = { [service]: () => ({ status: 201, body: ' '.repeat(64 * 1024 + 1) }) };
+      const error = await failure();
+      expect(error.code).toBe('SIGNER_FAILED');
+      expect(error.message).toContain('more than 65536 bytes');
+    }
+  });
+
+  it('a service hangs, and the person has enough', async () => {
+    const stop = new AbortController();
+    sigstore.lies = { rekor: () => (stop.abort(), new Promise(() => {})) };
+    const error = await failure({}, { stallMs: 60_000, attempts: 1, signal: stop.signal });
+    expect(error.code).toBe('INTERRUPTED');
+  });
+
+  it.each([
+    ['no entry', () => ({})],
+    ['two entries', (entry: object) => ({ a: entry, b: entry })],
+    ['no proof', ({ verification: _, ...entry }: Entry) => ({ a: entry })],
+    ['a negative index', (entry: object) => ({ a: { ...entry, logIndex: -1 } })],
+    ['an entry of no kind', (entry: object) => ({ a: { ...entry, body: 'e30=' } })],
+    ['an entry that is no base64', (entry: object) => ({ a: { ...entry, body: '!' } })],
+  ] as [string, (entry: Entry) => object][])('Rekor answers with %s', async (_, change) => {
+    sigstore.lies = {
+      rekor: ({ body }) => {
+        const [entry] = Object.values(JSON.parse(String(body)) as Record<string, Entry>);
+        return json(change(entry!));
+      },
+    };
+    const error = await failure();
+    expect(error.code).toBe('NETWORK_ERROR');
+    expect(error.message).toContain('it is not in the form of that service');
+    expect(error.hint).toContain('is that its address');
   });
 
   it('the token is in no message, whatever a service repeats, and in no cause', async () => {
