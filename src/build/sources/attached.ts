@@ -39,7 +39,7 @@ export interface AskOptions {
   missing?: ReadonlySet<number>;
 }
 
-/** Asks for a document of the repository by its path below `/v2/NAME/`, or by a whole URL of the same registry. */
+/** Asks for a document of the repository by its path below `/v2/NAME/`, or by the whole URL that an answer gave. */
 export type Ask = (path: string | URL, options: AskOptions) => Promise<HttpDocument | undefined>;
 
 const Entry = z.object({ mediaType: z.string(), digest: DigestSchema, size: Size });
@@ -89,7 +89,7 @@ async function fromApi(
   return found.slice(0, max);
 }
 
-/** `Link: </v2/…>; rel="next"` (RFC 8288), on the same registry only. */
+/** `Link: </v2/…>; rel="next"` (RFC 8288), on the host that answered only. */
 function nextPage({ headers, url }: HttpDocument): URL | undefined {
   const target = /^<([^>]{1,2048})>;\s*rel="?next"?/.exec(String(headers['link'] ?? ''))?.[1];
   const next = target === undefined ? null : URL.parse(target, url);

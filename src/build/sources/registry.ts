@@ -135,8 +135,10 @@ class RegistryRepository {
   ): Promise<HttpDocument | undefined> {
     const { http, signal } = this.#target;
     const url = typeof path === 'string' ? this.#url(path) : path;
+    // The next page of a list is on the host that answered, which may be where a redirect led.
+    const own = url.origin === this.#target.base.origin;
     const answer = await this.#authorized((auth) =>
-      http.bytes(url, { headers: { accept, ...auth }, signal, what }, maxBytes),
+      http.bytes(url, { headers: { accept, ...(own ? auth : {}) }, signal, what }, maxBytes),
     );
     if (missing?.has(answer.status) === true) return undefined;
     if (answer.status !== 200) throw this.#refusal(answer, what);

@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { attachedTo, type Ask } from '../../../src/build/sources/attached.ts';
+import { Credentials } from '../../../src/build/sources/credentials.ts';
 import type { HttpDocument } from '../../../src/build/sources/http.ts';
+import { imageSource } from '../../../src/build/sources/index.ts';
 import { SealiftError } from '../../../src/errors.ts';
+import { silent } from '../../../src/events.ts';
 import { digestOf, type Digest } from '../../../src/store/digest.ts';
+import { tinyImage } from '../../support/images.ts';
+import { tempDir } from '../../support/workspace.ts';
 import { failure } from '../fakes.ts';
+import { serve, testContext } from './support.ts';
 
 const INDEX = 'application/vnd.oci.image.index.v1+json';
 const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
@@ -77,6 +85,31 @@ test.each([
 ])('the fallback tag counts when the registry %s', async (_, pages) => {
   expect(await referrers({ ...pages, [FALLBACK]: { body: indexOf(entry('c')) } })).toEqual([digestOf('c')]);
   expect(await referrers(pages)).toEqual([]);
+});
+
+test('the host that a redirect leads to sees no password, on its second page either', async () => {
+  const image = tinyImage({ name: 'listed', payload: 'x' });
+  const thief = await serve((_, response, n) =>
+    response
+      .writeHead(200, { 'content-type': INDEX, ...(n === 1 && { link: '</page2>; rel="next"' }) })
+      .end(indexOf()),
+  );
+  const { host, seen } = await serve(({ url = '', headers }, response) => {
+    if (headers.authorization === undefined)
+      return response.writeHead(401, { 'www-authenticate': 'Basic realm="r"' }).end();
+    if (url.includes('/referrers/')) return response.writeHead(307, { location: thief.url }).end();
+    return response.end(image.blobs.get(/sha256:\w+/.exec(url)?.[0] ?? ''));
+  });
+  const configFile = join(tempDir('docker'), 'config.json');
+  const auth = Buffer.from('user:password').toString('base64');
+  writeFileSync(configFile, JSON.stringify({ auths: { [host]: { auth } } }));
+  const context = await testContext({ credentials: new Credentials({ configFile }) });
+  const source = imageSource(`${host}/r@${image.manifest.digest}`, context);
+  const { attached } = await source.resolve(silent);
+  await attached!.referrers(IMAGE, TYPE, 10).catch(() => {});
+  expect(seen.some(({ headers }) => headers.authorization !== undefined)).toBe(true);
+  expect(thief.seen.map(({ url }) => url)).toEqual(['/', '/page2']);
+  for (const { headers } of thief.seen) expect(headers).not.toHaveProperty('authorization');
 });
 
 test('entries that could be no manifest are passed over', async () => {
