@@ -82,7 +82,8 @@ function readBox(pem: string, file: string): CosignKey {
 function deriveKey({ kdf: { params, salt } }: CosignKey, passphrase: string, file: string): Buffer {
   const { N, r, p } = params;
   const memory = 128 * N * r;
-  if (memory > MAX_SCRYPT_BYTES || p > MAX_SCRYPT_PASSES || !Number.isInteger(Math.log2(N))) {
+  const isScrypt = Number.isInteger(Math.log2(N)) && N < 2 ** (16 * r); // RFC 7914 §6
+  if (memory > MAX_SCRYPT_BYTES || p > MAX_SCRYPT_PASSES || !isScrypt) {
     throw new SealiftError(
       'KEY_INVALID',
       `${file} asks for a derivation that is not done: scrypt N=${N} r=${r} p=${p}`,

@@ -102,6 +102,7 @@ describe("cosign's encrypted key", () => {
     { N: 65_536, r: 8, p: 1e6 },
     { N: 65_536, r: 8, p: 5 },
     { N: 65_535, r: 8, p: 1 },
+    { N: 65_536, r: 1, p: 1 },
     { N: Number.MAX_SAFE_INTEGER, r: 1, p: 1 },
   ])('does not begin a derivation of $N, $r, $p', (params) => {
     const started = performance.now();
