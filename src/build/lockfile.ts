@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The lock as a file: what a manifest resolved to. Canonical JSON, committed beside the manifest, read in diffs. */
 import { z } from 'zod';
-import { Inventory, InventoryModel } from '../bundle/inventory.ts';
+import { DigestSchema, Inventory, InventoryModel } from '../bundle/inventory.ts';
 import { SealiftError } from '../errors.ts';
 import { canonicalJson, parseJson } from '../json.ts';
-import { DigestSchema } from '../bundle/inventory.ts';
 
 /** Longest lock that is read, in bytes; a file of a model takes about 200. */
 export const MAX_LOCK_BYTES = 64 * 1024 * 1024;

@@ -75,10 +75,12 @@ async function* findingsFor(
       return judgeBundle(await attached.blob(layers[0]!, MAX_SIGNATURE_BYTES), digest, anchor);
     });
   }
-  const bytes = await attached.tagged(`sha256-${hexOf(digest)}.sig`);
-  if (bytes === undefined) return;
   const layers: z.infer<typeof Layer>[] = [];
-  yield* tolerant(async () => void layers.push(...readManifest(bytes).layers));
+  yield* tolerant(async () => {
+    const bytes = await attached.tagged(`sha256-${hexOf(digest)}.sig`);
+    if (bytes !== undefined) layers.push(...readManifest(bytes).layers);
+    return undefined;
+  });
   const signatures = layers.filter(({ mediaType }) => mediaType === SIMPLE_SIGNING);
   for (const layer of signatures.slice(0, MAX_CANDIDATES)) {
     yield* tolerant(async () => {

@@ -4,9 +4,8 @@
  * theirs: cosign signs with any ECDSA, RSA or Ed25519 key, model_signing with ECDSA on three curves.
  */
 import { createHash, createPublicKey, verify, type KeyObject } from 'node:crypto';
-import type { Digest } from '../../store/digest.ts';
 import { SealiftError } from '../../errors.ts';
-import { fromHex } from '../../store/digest.ts';
+import { fromHex, type Digest } from '../../store/digest.ts';
 
 /** Largest key file, in bytes. An RSA key of 16,384 bits takes under 3,000. */
 const MAX_KEY_BYTES = 16 * 1024;

@@ -148,7 +148,7 @@ export interface OmsSignature {
 /**
  * Signs files as model_signing does, ECDSA P-256 with SHA-256.
  * @param name of the model, informative
- * @returns undefined when there is no file that model_signing would look at
+ * @param files of which model_signing looks at one at least, see hasNothingToSign
  */
 export function signOms(name: string, files: readonly FileDigest[], key: KeyObject): OmsSignature {
   const signature = sign('sha256', preAuthEncoding(IN_TOTO, statementOf(name, files)), {

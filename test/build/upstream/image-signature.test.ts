@@ -3,7 +3,11 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { digestOf } from '../../../src/store/digest.ts';
+import type { Attached } from '../../../src/build/sources/attached.ts';
+import type { ResolvedImage } from '../../../src/build/sources/source.ts';
+import { verifyImageSignature } from '../../../src/build/upstream/image-signature.ts';
+import { SealiftError } from '../../../src/errors.ts';
+import { digestOf, hexOf } from '../../../src/store/digest.ts';
 import { fingerprintOf, readUpstreamKey } from '../../../src/build/upstream/keys.ts';
 import {
   cosign,
@@ -97,6 +101,28 @@ test('an image that nobody signed says where was looked', async () => {
   const error = await failure(lockSigned(image.reference, byKey(publicKey)));
   expect(error.code).toBe('UPSTREAM_NOT_SIGNED');
   expect(error.details.flat().join()).toContain(`${image.digest} and ${image.manifest}`);
+});
+
+test('a list of signatures that cannot be read does not hide those of the platform', async () => {
+  const index = digestOf('index');
+  const manifest = { mediaType: 'application/x', digest: digestOf('manifest'), size: 1 };
+  const asked: string[] = [];
+  const attached: Attached = {
+    referrers: () => Promise.resolve([]),
+    tagged: (tag) => {
+      asked.push(tag);
+      if (tag.includes(hexOf(index))) throw new SealiftError('SOURCE_INVALID', 'it is too large');
+      return Promise.resolve(undefined);
+    },
+    manifest: () => Promise.reject(new Error('nothing is listed')),
+    blob: () => Promise.reject(new Error('nothing is listed')),
+  };
+  const image = { manifest, manifestBytes: Buffer.alloc(0), index, attached } as unknown as ResolvedImage;
+  const anchor = { anchor: index, key: readUpstreamKey(Buffer.from(publicKey), 'maker.pub') };
+  const error = await failure(verifyImageSignature('engine', image, anchor));
+  expect(error.code).toBe('UPSTREAM_BAD_SIGNATURE');
+  expect(error.details).toContainEqual(['does not fit', 'it is too large']);
+  expect(asked).toEqual([index, manifest.digest].map((digest) => `sha256-${hexOf(digest)}.sig`));
 });
 
 test.each([
