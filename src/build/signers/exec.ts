@@ -69,7 +69,10 @@ async function askTool(
   const [input, output] = [join(folder, 'input'), join(folder, 'signature')];
   const uses = (word: string): boolean => command.some((arg) => arg.includes(word));
   if (uses('{input}')) await writeFile(input, content, { mode: 0o600 });
-  const argv = command.map((arg) => arg.replaceAll('{input}', input).replaceAll('{output}', output));
+  // By functions: in a text, `$&` and its like, which a path may hold, would stand for something else.
+  const argv = command.map((arg) =>
+    arg.replaceAll('{input}', () => input).replaceAll('{output}', () => output),
+  );
   const toFile = uses('{output}');
   const ran = await runTool(argv as [string, ...string[]], {
     stdin: uses('{input}') ? undefined : content,

@@ -86,6 +86,18 @@ describe('an exec signer', () => {
     ['chatter on stderr', ['sh', '-c', `echo using slot 0 >&2; ${OPENSSL}`], {}],
     ['an argument in one piece', ['sh', '-c', `${OPENSSL} -in "$1"`, 'a b', '{input}'], {}],
   ];
+  it('takes a folder for temporary files with any name', async () => {
+    const before = process.env['TMPDIR'];
+    process.env['TMPDIR'] = tempDir("odd $& $$ $' name");
+    try {
+      const command = ['sh', '-c', `${OPENSSL} -in "$1" -out "$2"`, 'sign', '{input}', '{output}'] as const;
+      expect(accepted(await signerOf(command).sign(SUMS))).toEqual(['alice']);
+    } finally {
+      if (before === undefined) delete process.env['TMPDIR'];
+      else process.env['TMPDIR'] = before;
+    }
+  });
+
   it.each(good)('takes %s', async (_, command, spec) => {
     expect(accepted(await signerOf(command, spec).sign(SUMS))).toEqual(['alice']);
   });
