@@ -8,7 +8,12 @@ import { z } from 'zod';
 import { readDocument } from '../../document.ts';
 import { isLoopback } from '../sources/address.ts';
 
-const Text = z.string().min(1).max(4096);
+/** No NUL: neither a file nor an argument of a process can have one. */
+const Text = z
+  .string()
+  .min(1)
+  .max(4096)
+  .refine((text) => !text.includes('\0'), 'expected text without a NUL character');
 
 /** Path of a file, relative to the document. */
 const File = Text;

@@ -36,6 +36,9 @@ const MAX_SHOWN = 300;
 const UNREACHABLE_HINT =
   'is the service up, and reachable from here? HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply';
 
+const FORM_HINT =
+  'is that its address in the signer document? Fulcio is asked by its API v2, Rekor by its API v1, the authority for JSON';
+
 const Chain = z.object({ chain: z.object({ certificates: z.array(z.string()).min(1) }) });
 const Certified = z
   .object({ signedCertificateEmbeddedSct: Chain.optional(), signedCertificateDetachedSct: Chain.optional() })
@@ -145,7 +148,7 @@ export class Services {
     try {
       return read(answer.bytes);
     } catch {
-      throw unusable(what, 'it is not in the form of that service');
+      throw unusable(what, 'it is not in the form of that service', FORM_HINT);
     }
   }
 

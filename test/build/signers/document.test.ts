@@ -50,6 +50,8 @@ describe('a signer document', () => {
       { command: [''] },
       { input: 'hash' },
       { publicKey: 7 },
+      { command: ['sign', 'a\0b'] },
+      { publicKey: 'a\0b' },
     ];
     for (const change of wrong)
       expect(codeOf(() => parse({ exec: { ...exec, ...change } }))).toBe('SIGNER_INVALID');

@@ -318,6 +318,7 @@ describe('what the services do wrong', () => {
     const error = await failure();
     expect(error.code).toBe('NETWORK_ERROR');
     expect(error.message).toContain('it is not in the form of that service');
+    expect(error.hint).toContain('is that its address');
   });
 
   it('the token is in no message, whatever a service repeats, and in no cause', async () => {

@@ -343,6 +343,10 @@ describe('what model_signing signs with a certificate', () => {
       'without the right to certify',
       'basicConstraints=critical,CA:true\nkeyUsage=critical,digitalSignature\nsubjectKeyIdentifier=hash',
     ],
+    [
+      'for certain names only, which is critical and not understood',
+      `${EXTENSIONS.intermediate}\nnameConstraints=critical,permitted;DNS:other.example`,
+    ],
   ])('an intermediate that is %s', async (_, extensions) => {
     const root = await certificate('root', EXTENSIONS.root);
     const middle = await certificate('middle', extensions, root);
