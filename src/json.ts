@@ -83,3 +83,41 @@ function shapeOf(bytes: Uint8Array): { depth: number; values: number } {
   }
   return { depth: deepest, values };
 }
+
+/**
+ * Parses JSON that other programs read too, and not all of them with a parser (the README's `sed`). Where a member
+ * stands twice, one reader takes the first and another the last; an escape that nothing asks for (`\u0061` for `a`)
+ * hides a word from whoever looks for it. No honest writer does either.
+ * @throws {SealiftError} as parseJson, and for such text
+ */
+export function parseJsonOneWay(bytes: Uint8Array, what: string, code: ErrorCode, maxBytes: number): unknown {
+  const value = parseJson(bytes, what, code, maxBytes);
+  let keys = 0;
+  for (const { source, isKey } of stringsIn(Buffer.from(bytes).toString())) {
+    if (isKey) keys++;
+    if (isNeedlesslyEscaped(source)) throw new SealiftError(code, `${what} hides plain text behind escapes`);
+  }
+  if (keys !== keysIn(value)) throw new SealiftError(code, `${what} has a member twice`);
+  return value;
+}
+
+/** Each string of a valid JSON text, as it stands between its quotes. By hand: a pattern needs stack for each character. */
+function* stringsIn(text: string): Generator<{ source: string; isKey: boolean }> {
+  for (let start = text.indexOf('"'); start >= 0;) {
+    let end = start + 1;
+    while (text[end] !== '"') end += text[end] === '\\' ? 2 : 1;
+    let after = end + 1;
+    while (/[ \t\r\n]/.test(text[after] ?? '')) after++;
+    yield { source: text.slice(start + 1, end), isKey: text[after] === ':' };
+    start = text.indexOf('"', end + 1);
+  }
+}
+
+const isNeedlesslyEscaped = (source: string): boolean =>
+  source.includes('\\') && /^[ !#-[\]-~]*$/.test(JSON.parse(`"${source}"`) as string);
+
+function keysIn(value: unknown): number {
+  if (value === null || typeof value !== 'object') return 0;
+  const members = Object.values(value).reduce<number>((sum, member) => sum + keysIn(member), 0);
+  return Array.isArray(value) ? members : members + Object.keys(value).length;
+}

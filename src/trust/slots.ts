@@ -4,7 +4,7 @@
  * moving a byte of what follows. A slot is one JSON object and then spaces, or only spaces.
  */
 import { SealiftError } from '../errors.ts';
-import { parseJson } from '../json.ts';
+import { parseJsonOneWay } from '../json.ts';
 
 /** Number of slots in a bundle, and so the largest threshold that can ever be met. */
 export const SLOT_COUNT = 8;
@@ -36,7 +36,11 @@ export function encodeSlot(json: string | undefined): Buffer {
   text.copy(slot);
   const written = decodeSlot(slot);
   if (written.kind === 'bundle') return slot;
-  throw new SealiftError('BAD_SIGNATURE', 'the signature is not a JSON object, as a Sigstore bundle is');
+  const why = written.kind === 'malformed' ? `: ${written.reason}` : '';
+  throw new SealiftError(
+    'BAD_SIGNATURE',
+    `the signature is not a JSON object, as a Sigstore bundle is${why}`,
+  );
 }
 
 /** What a slot holds. Never throws: a slot can be anything, and is judged on its own (FORMAT.md §3). */
@@ -50,12 +54,10 @@ export function decodeSlot(slot: Uint8Array): SlotContent {
     return malformed('the slot holds something that is neither a JSON object nor padding');
   }
   try {
-    return {
-      kind: 'bundle',
-      json: parseJson(slot.subarray(0, end), 'the slot', 'BAD_SIGNATURE', SLOT_BYTES),
-    };
-  } catch {
-    return malformed('the slot does not hold valid JSON');
+    const json = parseJsonOneWay(slot.subarray(0, end), 'the slot', 'BAD_SIGNATURE', SLOT_BYTES);
+    return { kind: 'bundle', json };
+  } catch (thrown) {
+    return malformed(thrown instanceof SealiftError ? thrown.message : 'the slot does not hold valid JSON');
   }
 }
 
