@@ -8,7 +8,7 @@ import { describe, expect, it } from 'vitest';
 import type { Inventory } from '../../src/bundle/inventory.ts';
 import { canonicalJson } from '../../src/json.ts';
 import { digestOf } from '../../src/store/digest.ts';
-import { blob, digestName, resigned, withInventory } from '../support/forge.ts';
+import { blob, consistent, digestName, resigned, withInventory } from '../support/forge.ts';
 import { member, pack, split, type Member } from '../support/members.ts';
 import { MemorySource, openMemory } from '../support/memory.ts';
 import { person, policyOf, sampleBundle } from '../support/sample.ts';
@@ -183,5 +183,92 @@ describe('a member whose size differs from its descriptor', () => {
       const outcome = await signedAgain((members) => withInventory(members, inventory));
       expect(outcome, String(by)).toMatch(/^BUNDLE_MALFORMED/);
     }
+  });
+});
+
+/** Here nothing contradicts anything else, so each is refused by the one rule that is about it. */
+describe('a bundle that is consistent in itself, but', () => {
+  const image = sample.inventory.images[0]!;
+  const readJson = async (expected: {
+    digest: `sha256:${string}`;
+    size: number;
+  }): Promise<Record<string, unknown>> =>
+    JSON.parse((await sample.store.readBytes(expected, 1e6)).toString()) as Record<string, unknown>;
+  const described = (bytes: Buffer): { digest: `sha256:${string}`; size: number } => ({
+    digest: digestOf(bytes),
+    size: bytes.length,
+  });
+  const forge = async (change: (inventory: Inventory) => void, ...contents: Buffer[]): Promise<string> =>
+    judge(await consistent(sample, change, new Map(contents.map((c) => [digestOf(c), c])), alice.key));
+
+  it('changed in nothing, is accepted', async () => {
+    expect(await forge(() => {})).toBe('accepted');
+    expect(await forge((i) => (i.name = 'other'))).toBe('accepted');
+  });
+
+  it('its image manifest has another type than its descriptor says (CVE-2021-41190)', async () => {
+    const docker = 'application/vnd.docker.distribution.manifest.v2+json';
+    expect(await forge((i) => (i.images[0]!.manifest.mediaType = docker))).toMatch(
+      /^BUNDLE_MALFORMED: .*its descriptor says another type/,
+    );
+    const retyped = canonicalJson({ ...(await readJson(image.manifest)), mediaType: docker });
+    const set = (mediaType: string) => (i: Inventory) =>
+      (i.images[0]!.manifest = { mediaType, ...described(retyped) });
+    expect(await forge(set(image.manifest.mediaType), retyped)).toMatch(/^BUNDLE_MALFORMED: .*another type/);
+    expect(await forge(set(docker), retyped)).toBe('accepted');
+  });
+
+  it('its images are for another platform', async () => {
+    expect(await forge((i) => (i.platform = 'linux/arm64'))).toMatch(
+      /^BUNDLE_MALFORMED: .*is for linux\/amd64, the bundle for linux\/arm64/,
+    );
+  });
+
+  it('an image has more layers than its config lists, or fewer', async () => {
+    const manifest = await readJson(image.manifest);
+    const layers = manifest['layers'] as object[];
+    for (const wrong of [layers.slice(1), [...layers, layers[0]!]]) {
+      const bytes = canonicalJson({ ...manifest, layers: wrong });
+      const outcome = await forge((i) => Object.assign(i.images[0]!.manifest, described(bytes)), bytes);
+      expect(outcome).toMatch(/^BUNDLE_MALFORMED: .*layers, but its config lists 2/);
+    }
+  });
+
+  it('an image manifest is larger than any may be: it is not even read', async () => {
+    const long = Buffer.concat([
+      canonicalJson(await readJson(image.manifest)),
+      Buffer.alloc(4 * 1024 ** 2, ' '),
+    ]);
+    const made = consistent(
+      sample,
+      (i) => Object.assign(i.images[0]!.manifest, described(long)),
+      new Map([[digestOf(long), long]]),
+      alice.key,
+    );
+    await expect(made).rejects.toMatchObject({ code: 'SOURCE_INVALID' });
+    const most = Buffer.concat([canonicalJson(await readJson(image.manifest)), Buffer.alloc(100_000, ' ')]);
+    expect(await forge((i) => Object.assign(i.images[0]!.manifest, described(most)), most)).toBe('accepted');
+  });
+
+  it('a file of no bytes has a digest that is not that of nothing', async () => {
+    const digest = digestOf('something');
+    const bytes = await consistent(
+      sample,
+      (i) => Object.assign(i.models[0]!.files[2]!, { digest, size: 0 }),
+      new Map([[digest, Buffer.alloc(0)]]),
+      alice.key,
+    );
+    expect(await judge(bytes)).toMatch(/^CONTENT_MISMATCH: one blob/);
+  });
+
+  it('one digest is claimed with two sizes', async () => {
+    const { digest } = sample.inventory.configs[0]!;
+    const made = consistent(
+      sample,
+      (i) => Object.assign(i.models[0]!.files[0]!, { digest }),
+      new Map(),
+      alice.key,
+    );
+    await expect(made).rejects.toMatchObject({ code: 'BUNDLE_MALFORMED' });
   });
 });

@@ -3,11 +3,11 @@
  * Bundles over 2, 4 and 8 GiB with one bit changed past each limit: a reader whose numbers are too small sees only
  * what lies before it (CVE-2026-34155 of RAUC was that). The files are sparse, so they take no room.
  */
-import { closeSync, openSync, statSync } from 'node:fs';
+import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, it } from 'vitest';
 import { peekBundle } from '../../src/bundle/peek.ts';
-import { attachSignature, readSignable } from '../../src/bundle/slots-file.ts';
+import { attachSignature } from '../../src/bundle/slots-file.ts';
 import { flipBit } from '../support/flips.ts';
 import { person, policyOf, verifyAll } from '../support/sample.ts';
 import { signatureParts } from '../support/signature.ts';
@@ -83,8 +83,18 @@ it('is cut off, one byte before its end', async () => {
 it('is looked at and countersigned without reading it', async () => {
   const started = process.cpuUsage();
   expect((await peekBundle(large.path)).size).toBe(large.size);
-  const { sums } = await readSignable(large.path);
-  expect(await attachSignature(large.path, JSON.stringify(signatureParts(sums, bob.key)))).toBe(1);
+  expect(await attachSignature(large.path, JSON.stringify(signatureParts(sumsOf(large.path), bob.key)))).toBe(
+    1,
+  );
   const { user, system } = process.cpuUsage(started);
   expect((user + system) / 1e6, 'processor seconds').toBeLessThan(2);
 });
+
+/** The content of the first member. */
+function sumsOf(path: string): Buffer {
+  const fd = openSync(path, 'r');
+  const head = Buffer.alloc(64 * 1024);
+  readSync(fd, head);
+  closeSync(fd);
+  return head.subarray(512, 512 + Number.parseInt(head.toString('latin1', 124, 135), 8));
+}

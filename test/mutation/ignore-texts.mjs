@@ -24,7 +24,7 @@ const WORDS = {
 const LAST = new Set(['malformed', 'invalid']);
 
 /** Members of objects that hold words. */
-const MEMBERS = new Set(['hint', 'message', 'error']);
+const MEMBERS = new Set(['detail', 'error', 'hint', 'message']);
 
 const nameOf = (callee) => callee.name ?? callee.property?.name;
 
