@@ -44,6 +44,8 @@ beforeAll(async () => {
   await home('two', [alice, bob], 2);
   await home('revoked', [alice], 1, `revoked: { bundles: ["${sample.plan.digest}"] }\n`);
   await home('minimum', [alice], 1, 'bundles: { sample: { minVersion: 9.0.0 } }\n');
+  await home('channel', [alice], 1, 'channel: stable\n');
+  await home('names', [alice], 1, 'names: [other]\n');
   await home('newer', [alice], 1);
   const installed = {
     schema: 'sealift/installed/v1',
@@ -101,7 +103,7 @@ const commands: [string, (bundle: string, home: string) => string[]][] = [
   ],
 ];
 
-describe.each(commands)('%s', (name, argv) => {
+describe.each(commands)('%s', (_, argv) => {
   it.each<[keyof typeof bundles, string, number]>([
     ['unsigned', 'one', 10],
     ['stranger', 'one', 11],
@@ -116,7 +118,7 @@ describe.each(commands)('%s', (name, argv) => {
     },
   );
 
-  it.each(['revoked', 'minimum', ...(name === 'verify' ? [] : ['newer'])])(
+  it.each(['revoked', 'minimum', 'channel', 'names', 'newer'])(
     'of a bundle that is refused as %s: reads nothing behind the documents',
     async (root) => {
       const { code, read, changes } = await traced(bundles.alice, argv(bundles.alice, homes.get(root)!));
