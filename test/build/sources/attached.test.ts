@@ -69,6 +69,9 @@ test('referrers come from the API, page by page, on the same registry', async ()
       link: '<https://evil.example/v2/x>; rel="next"',
     },
   };
+  const { ask, asked } = registry(pages);
+  await attachedTo(ask, 'image').referrers(IMAGE, TYPE, 64);
+  expect(asked).toEqual(Object.keys(pages));
   expect(await referrers(pages)).toEqual([digestOf('a'), digestOf('b')]);
   expect(await referrers(pages, 1)).toEqual([digestOf('a')]);
 });

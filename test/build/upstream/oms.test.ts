@@ -282,6 +282,18 @@ describe('what model_signing signs with a certificate', () => {
     expect((check.stdout + check.stderr).trim()).toBe('Verification succeeded');
   });
 
+  test.each(['leaf', 'intermediate'])('forged: %s by a namesake of the authority', async (what) => {
+    const root = await certificate('root', EXTENSIONS.root);
+    const namesake = await certificate('root', EXTENSIONS.root);
+    // Without the identifier of the issuer's key, names are all that is left beside the signature.
+    const forged = EXTENSIONS[what as 'leaf'].replace('keyid', 'none');
+    const chain = what === 'leaf' ? [] : [await certificate('middle', forged, namesake)];
+    const leaf = await certificate('leaf', chain.length > 0 ? EXTENSIONS.leaf : forged, chain[0] ?? namesake);
+    const { bytes, files } = byHand(leaf, chain);
+    expect(verdict(bytes, files, trusting(namesake), later)).toMatchObject({ subject: 'O=Maker, CN=leaf' });
+    expect(verdict(bytes, files, trusting(root), later)).toMatch(/^UPSTREAM_UNTRUSTED/);
+  });
+
   test('a missing link is not made up', async () => {
     const root = await certificate('root', EXTENSIONS.root);
     const middle = await certificate('middle', EXTENSIONS.intermediate, root);
@@ -300,6 +312,21 @@ describe('what model_signing signs with a certificate', () => {
     });
     expect(verdict(bytes, files, trusting(root), new Date('2020-01-01'))).toMatch(/^UPSTREAM_BAD_SIGNATURE/);
   });
+
+  test.each([
+    ['a root', -1, 3650, 3650],
+    ['an intermediate', 3650, -1, 3650],
+    ['a leaf, which ends before it begins,', 3650, 3650, -1],
+  ])(
+    '%s that was not valid when the leaf began does not count',
+    async (_, rootDays, middleDays, leafDays) => {
+      const root = await certificate('root', EXTENSIONS.root, undefined, rootDays);
+      const middle = await certificate('middle', EXTENSIONS.intermediate, root, middleDays);
+      const leaf = await certificate('leaf', EXTENSIONS.leaf, middle, leafDays);
+      const { bytes, files } = byHand(leaf, [middle]);
+      expect(verdict(bytes, files, trusting(root), later)).toMatch(/^UPSTREAM_UNTRUSTED/);
+    },
+  );
 
   test.each([
     [
