@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The audit that README.md prints, run as it is printed there. */
 import { X509Certificate } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { writeBundle } from '../../src/bundle/write.ts';
@@ -61,6 +61,39 @@ describe('the audit of the README', () => {
     writeFileSync(join(path, '../evil.sh'), 'x');
     await run('tar', ['--append', '-f', path, '-C', join(path, '..'), 'evil.sh']);
     expect((await audit(readFileSync(path))).code).not.toBe(0);
+  });
+
+  // Each of these left every other command content: tar takes the last member of a name, sha256sum follows links.
+  it('fails when a second SHA256SUMS or a second slot lies behind the first', async () => {
+    for (const name of ['SHA256SUMS', 'signatures/0.sigstore.json']) {
+      const dir = tempDir('twice');
+      await run('tar', ['-xf', await sample.write([alice])], { cwd: dir });
+      writeFileSync(join(dir, 'b.tar'), good);
+      await run('tar', ['--append', '-f', 'b.tar', name], { cwd: dir });
+      expect((await audit(readFileSync(join(dir, 'b.tar')))).code, name).not.toBe(0);
+    }
+  });
+
+  it('fails when a member is a link to the same content elsewhere', async () => {
+    const dir = tempDir('link');
+    await run('tar', ['-xf', await sample.write([alice])], { cwd: dir });
+    const members = (await run('tar', ['-tf', await sample.write([alice])])).stdout.trim().split('\n');
+    renameSync(join(dir, 'bundle.json'), join(dir, 'elsewhere'));
+    symlinkSync(join(dir, 'elsewhere'), join(dir, 'bundle.json'));
+    await run('tar', ['--format=ustar', '-cf', 'b.tar', ...members], { cwd: dir });
+    expect((await audit(readFileSync(join(dir, 'b.tar')))).code).not.toBe(0);
+  });
+
+  it('passes on a signature that is laid out with tabs, as sealift takes it', async () => {
+    const bytes = Buffer.from(good);
+    const at = bytes.indexOf('{"mediaType"');
+    const json = bytes
+      .subarray(at, at + 16_384)
+      .toString()
+      .trimEnd();
+    const laidOut = JSON.stringify(JSON.parse(json), null, '\t').replaceAll('": "', '"\t:\t"');
+    bytes.fill(' ', at, at + 16_384).write(laidOut, at);
+    expect(await audit(bytes)).toMatchObject({ code: 0, stderr: '' });
   });
 });
 
