@@ -317,6 +317,23 @@ describe('the clock set back', () => {
     expect((await readTrustState(home))?.latestTime).toEqual(new Date('2027-01-02T03:04:05Z'));
   });
 
+  it('is told apart from the time that counted, in the evidence of good and bad', async () => {
+    await rememberTrust(home, parseTrustPolicy(OLD, 'trust.yaml'), [new Date('2027-01-02T03:04:05Z')]);
+    const evidence = {
+      policy: { version: 1, digest: parseTrustPolicy(OLD, 'trust.yaml').fingerprint },
+      time: { clock: '2020-01-01T00:00:00.000Z', judged: '2027-01-02T03:04:05.000Z' },
+    };
+    const now = new Date('2020-01-01T00:00:00Z');
+    for (const [version, verified] of [
+      ['1.2.2', true],
+      ['1.2.4', false],
+    ] as const) {
+      await home.setInstalled('sample', { version, digest: `sha256:${'f'.repeat(64)}` });
+      const ran = await run(INSIDE, ['verify', bundle, '--home', home.root, '--json'], { now });
+      expect(documentOf(ran)).toMatchObject({ verified, ...evidence });
+    }
+  });
+
   it('does not matter for a policy that is named: no host goes by it', async () => {
     const file = join(tempDir('named'), 'trust.yaml');
     writeFileSync(file, EXPIRING);
@@ -400,6 +417,13 @@ describe('trust update', () => {
     put(`${OLD}# revised\n`);
     await expect(replace(rotation)).rejects.toMatchObject({ code: 'HOST_CHANGED' });
     expect(readFileSync(home.trustFile, 'utf8')).toBe(`${OLD}# revised\n`);
+  });
+
+  it('replaces none that the host has not adopted, though it is the one that was shown', async () => {
+    const rotation = await rotate({ next: OTHERS, by: [alice, bob] });
+    await rememberTrust(home, parseTrustPolicy(text([carol], 2, 1), 'trust.yaml'), []);
+    await expect(replace(rotation)).rejects.toMatchObject({ code: 'POLICY_CHANGED' });
+    expect(readFileSync(home.trustFile, 'utf8')).toBe(OLD);
   });
 
   it('keeps the signatures that came with it, and none of an attempt before', async () => {

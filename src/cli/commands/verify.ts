@@ -8,7 +8,7 @@ import { contentLines } from '../contents.ts';
 import { homeFolder, type Io } from '../context.ts';
 import { checkLine } from '../evidence.ts';
 import { Home } from '../../install/home.ts';
-import { hostTime } from '../../trust/state.ts';
+import { hostTime, policyId } from '../../trust/state.ts';
 import { adoptedPolicy, findBundle, readPolicy, type HomePolicy } from '../files.ts';
 import { formatBytes } from '../../text.ts';
 import { styled, type Line } from '../output.ts';
@@ -56,7 +56,8 @@ async function measureFor({ policy, home: folder }: VerifyOptions, io: Io): Prom
 }
 
 async function runVerify(options: VerifyOptions, io: Io): Promise<Result> {
-  const { policy, time, installed } = await measureFor(options, io);
+  const measure = await measureFor(options, io);
+  const { policy, time, installed } = measure;
   const path = await findBundle(options.bundle);
   const checks: Check[] = [];
   const emit = (event: SealiftEvent): void => {
@@ -67,12 +68,12 @@ async function runVerify(options: VerifyOptions, io: Io): Promise<Result> {
   try {
     bundle = await openBundle(path, { policy, now: time.judged, emit, ...(installed && { installed }) });
     await bundle.verifyContent({ emit, signal: io.signal });
-    return verified(bundle, checks);
+    return verified(bundle, checks, measure);
   } catch (thrown) {
     // Only what was judged is evidence; a defect or an interruption is no verdict.
     const error = asSealiftError(thrown, `verifying ${path}`);
     if (!checks.some(({ outcome }) => outcome === 'failed')) throw error;
-    return refused(path, checks, error);
+    return refused(path, checks, error, measure);
   } finally {
     await bundle?.close();
   }
@@ -85,7 +86,10 @@ const checkLines = (checks: readonly Check[]): Line[] =>
 const checkData = (checks: readonly Check[]): object[] =>
   checks.map(({ name, outcome, detail }) => ({ name, outcome, detail }));
 
-function verified(bundle: VerifiedBundle, checks: readonly Check[]): Result {
+/** By which policy and at what time it was judged: without them a verdict is no evidence. */
+const measureData = ({ policy, time }: Measure): object => ({ policy: policyId(policy), time });
+
+function verified(bundle: VerifiedBundle, checks: readonly Check[], measure: Measure): Result {
   const { inventory, verdict, digest, size, path } = bundle;
   const { name, version, channel } = inventory;
   return {
@@ -93,6 +97,7 @@ function verified(bundle: VerifiedBundle, checks: readonly Check[]): Result {
     data: {
       verified: true,
       bundle: { path, name, version, channel, digest, size },
+      ...measureData(measure),
       checks: checkData(checks),
       signatures: verdict,
       inventory,
@@ -107,7 +112,7 @@ function verified(bundle: VerifiedBundle, checks: readonly Check[]): Result {
   };
 }
 
-function refused(path: string, made: readonly Check[], problem: SealiftError): Result {
+function refused(path: string, made: readonly Check[], problem: SealiftError, measure: Measure): Result {
   const left = CHECKS.filter((name) => made.every((check) => check.name !== name));
   const skipped = left.map((name): Check => ({
     type: 'check',
@@ -118,7 +123,7 @@ function refused(path: string, made: readonly Check[], problem: SealiftError): R
   const checks = [...made, ...skipped];
   return {
     schema: 'sealift/verify/v1',
-    data: { verified: false, bundle: { path }, checks: checkData(checks) },
+    data: { verified: false, bundle: { path }, ...measureData(measure), checks: checkData(checks) },
     text: [...checkLines(checks), '', [styled('red', 'REFUSED'), `  ${path}`]],
     problem,
   };
