@@ -77,4 +77,6 @@ it('claims no size for a field in neither of the two forms', () => {
   expect(claimedSize(forge('000000000 1\0'))).toBeUndefined();
   expect(claimedSize(forge(Buffer.alloc(12, 0xff)))).toBeUndefined();
   expect(claimedSize(forge(Buffer.from('800000000020000000000000', 'hex')))).toBeUndefined(); // 2^53
+  expect(claimedSize(forge(Buffer.from('800000010000000200000000', 'hex')))).toBeUndefined(); // more than 64 bits
+  expect(claimedSize(forge(Buffer.from('80000000001fffffffffffff', 'hex')))).toBe(Number.MAX_SAFE_INTEGER);
 });

@@ -4,10 +4,10 @@
  * it promises, soon, and without holding on to memory; and what it accepts must be what was signed, or well-formed.
  *
  * SEALIFT_TEST_FUZZ   inputs for each reader (scripts/fuzz raises it)
- * SEALIFT_TEST_SEED   repeats a run
+ * SEALIFT_TEST_SEED   repeats a run, keys and signatures aside: those are new each time
  */
 import { randomInt } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
@@ -15,7 +15,7 @@ import { runInNewContext } from 'node:vm';
 import { expect, it } from 'vitest';
 import { SealiftError, type ErrorCode } from '../../src/errors.ts';
 import { Random } from '../support/random.ts';
-import { tempDir } from '../support/workspace.ts';
+import { repoRoot } from '../support/workspace.ts';
 
 const INPUTS = Number(process.env['SEALIFT_TEST_FUZZ'] ?? 1000);
 const SEED = Number(process.env['SEALIFT_TEST_SEED'] ?? randomInt(2 ** 31));
@@ -104,13 +104,14 @@ async function outcomeOf(
   }
 }
 
-/** Leaves the input where a person can look at it, and fails. */
+/** Leaves the input under .cache/fuzz, and fails. */
 function keep(input: Buffer, what: string, cause?: unknown): never {
-  const file = join(tempDir('fuzz'), 'input');
+  const folder = join(repoRoot, '.cache/fuzz');
+  mkdirSync(folder, { recursive: true });
+  const file = join(folder, `${SEED}-${what.replace(/[^a-z0-9]+/gi, '-')}`);
   writeFileSync(file, input);
-  const head = input.subarray(0, 4000).toString('base64');
   const text = cause instanceof Error ? `: ${cause.stack}` : '';
-  throw new Error(`${what} (SEALIFT_TEST_SEED=${SEED} repeats it)${text}\nbegins (base64): ${head}`, {
+  throw new Error(`${what}: the input is in ${file}, SEALIFT_TEST_SEED=${SEED} makes it again${text}`, {
     cause,
   });
 }
