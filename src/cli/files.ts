@@ -82,12 +82,13 @@ export async function demandAbsent(path: string): Promise<void> {
   });
 }
 
+const NEW_POLICY = '`sealift help trust` prints one to start from; it must come to this host out of band';
+
 /**
  * Reads a trust policy, whatever the host it is for has adopted.
  * @throws {SealiftError} POLICY_MISSING, POLICY_INVALID
  */
-export async function readPolicy(path: string): Promise<TrustPolicy> {
-  const hint = '`sealift help trust` prints one to start from; it must come to this host out of band';
+export async function readPolicy(path: string, hint = NEW_POLICY): Promise<TrustPolicy> {
   const bytes = await readBytes(path, 'the trust policy', MAX_DOCUMENT_BYTES, 'POLICY_MISSING', hint);
   return parseTrustPolicy(policyText(bytes, path), path);
 }
@@ -104,8 +105,10 @@ export interface HomePolicy {
  * @throws {SealiftError} POLICY_MISSING, POLICY_INVALID; IO_ERROR when trust-state.json is damaged
  */
 export async function readHomePolicy(home: Home, clock: Date): Promise<HomePolicy> {
-  const policy = await readPolicy(home.trustFile);
   const state = await readTrustState(home);
+  // A new one would be refused where another has been adopted.
+  const lost = state && `put the adopted one back: a copy is trust/${state.policy.version}.yaml in the home`;
+  const policy = await readPolicy(home.trustFile, lost);
   return { policy, state, time: hostTime(clock, state) };
 }
 

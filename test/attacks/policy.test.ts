@@ -221,6 +221,12 @@ describe('trust.yaml on the host', () => {
     expect((await verify()).exit).toBe(0);
   });
 
+  it('that is gone is to be put back, not made up', async () => {
+    rmSync(home.trustFile);
+    const ran = await verify();
+    expect([ran.exit, ran.stderr]).toEqual([2, expect.stringContaining('a copy is trust/1.yaml')]);
+  });
+
   it('with one byte changed, were it in a comment, is another policy', async () => {
     put(`${OLD}#\n`);
     expect((await verify()).exit).toBe(14);

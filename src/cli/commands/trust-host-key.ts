@@ -32,6 +32,9 @@ export const trustHostKey = command<{ home: string | undefined }>({
         `private key  ${home.hostKeyFile}${made ? '' : '  (it was there already)'}`,
         `public key   ${home.hostPublicFile}  (for auditors)`,
         `fingerprint  ${print}`,
+        ...(made && (await home.current()) !== undefined
+          ? ['next         install the current bundle again: its receipt is then signed']
+          : []),
       ],
     };
   },
