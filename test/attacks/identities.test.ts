@@ -166,6 +166,13 @@ describe('a signature that belongs to something else', () => {
     expect(findingFor(lying)).toBe('bad-signature');
   });
 
+  it('with a digest that lies, while everything else is good', async () => {
+    // The library takes the digest in the bundle for that of the log entry alone; the signature is over the bytes.
+    const digest = Buffer.alloc(32, 7).toString('base64');
+    const lying = changed(good, (_, b) => (b.messageSignature.messageDigest.digest = digest));
+    expect(findingFor(lying)).toBe('bad-signature');
+  });
+
   it('with the log entry of another signature', async () => {
     const other = JSON.parse(await by({}, Buffer.from('other'))) as Parts;
     expect(findingFor(changed(good, (m) => (m.tlogEntries = other.verificationMaterial.tlogEntries)))).toBe(

@@ -4,165 +4,31 @@ import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { INSIDE } from '../../src/cli/inside.ts';
-import { SealiftError } from '../../src/errors.ts';
 import { Home } from '../../src/install/home.ts';
 import { readTrustState, rememberTrust, writeTrustState } from '../../src/install/trust-state.ts';
 import { replacePolicy } from '../../src/install/trust-update.ts';
 import { digestOf } from '../../src/store/digest.ts';
 import { parseTrustPolicy } from '../../src/trust/policy.ts';
-import { judgeRotation, type Rotation } from '../../src/trust/rotate.ts';
+import type { Rotation } from '../../src/trust/rotate.ts';
 import { policyId } from '../../src/trust/state.ts';
 import { documentOf, run, type Ran } from '../cli/harness.ts';
 import { sampleBundle } from '../support/sample.ts';
 import { interruptAtEach } from '../support/interrupted-update.ts';
 import { tempDir } from '../support/workspace.ts';
-import { person, policyText, refusalOf, signedBy, type Terms } from '../trust/helpers.ts';
+import { person, policyText, signedBy, type Terms } from '../trust/helpers.ts';
+import { rotate } from '../trust/rotation.ts';
 
 const alice = person('alice');
 const bob = person('bob');
 const carol = person('carol');
 const dave = person('dave');
-const NOW = new Date('2026-11-23T12:00:00Z');
 
 /** The host's policy: two of alice, bob and carol. */
 const OLD = policyText([alice, bob, carol], 2, '', 1);
 const text = (people: readonly Terms[], version = 2, threshold = 2, rest = ''): string =>
   policyText(people, threshold, rest, version);
 
-interface Attempt {
-  old?: string;
-  next: string;
-  by: readonly Terms[];
-  /** What they sign, when it is not the new policy. */
-  over?: string;
-  now?: Date;
-}
-
-async function rotate({ old = OLD, next, by, over = next, now = NOW }: Attempt): Promise<Rotation> {
-  const signatures = await Promise.all(
-    by.map(async (who) => ({ name: `${who.name}.json`, json: await signedBy(who, Buffer.from(over)) })),
-  );
-  return judgeRotation({
-    old: parseTrustPolicy(old, 'trust.yaml'),
-    bytes: Buffer.from(next),
-    file: 'new.yaml',
-    signatures,
-    now,
-  });
-}
-
-const refused = (attempt: Attempt): Promise<SealiftError> =>
-  rotate(attempt).then(
-    () => Promise.reject(new Error('it was accepted')),
-    (error: unknown) => (error instanceof SealiftError ? error : Promise.reject(error as Error)),
-  );
-
 const OTHERS = text([alice, bob, dave]);
-
-describe('a new policy', () => {
-  it('is taken when two of the old and two of the new have signed it', async () => {
-    const { policy, byOld, byNew } = await rotate({ next: OTHERS, by: [alice, bob] });
-    expect(policy.version).toBe(2);
-    for (const verdict of [byOld, byNew])
-      expect(verdict.accepted.map(({ signer }) => signer)).toEqual(['alice', 'bob']);
-  });
-
-  it('may name all new people, when both sides sign', async () => {
-    const [eve, frank] = [person('eve'), person('frank')];
-    const { byOld, byNew } = await rotate({ next: text([eve, frank]), by: [carol, bob, eve, frank] });
-    expect(byOld.accepted.map(({ signer }) => signer)).toEqual(['carol', 'bob']);
-    expect(byNew.accepted.map(({ signer }) => signer)).toEqual(['eve', 'frank']);
-  });
-
-  it.each([
-    ['skipped a number', 3, /has version 3, and the one after that of this host is 2$/],
-    ['an older number', 1, /has version 1, and this host is at version 2 already$/, 2],
-    ['other content under the same number', 1, /has version 1, as the policy of this host, with other/],
-    ['a number that skips all of them', Number.MAX_SAFE_INTEGER, /is 2$/],
-  ])('with %s is refused, whoever signed', async (_, version, message, before = 1) => {
-    const error = await refused({
-      old: policyText([alice, bob, carol], 2, '', before),
-      next: text([alice, bob, dave], version),
-      by: [alice, bob, carol, dave],
-    });
-    expect(error).toMatchObject({ code: 'POLICY_REFUSED', exitCode: 14 });
-    expect(error.message).toMatch(message);
-  });
-
-  it('signed only by the old keys is refused', async () => {
-    const error = await refused({ next: text([alice, dave, person('eve')]), by: [bob, carol] });
-    expect(error.code).toBe('UNTRUSTED_SIGNER');
-    expect(error.message).toMatch(/^by the new policy \(version 2\), new\.yaml is signed, but by nobody/);
-  });
-
-  it('signed only by the new keys is refused', async () => {
-    const error = await refused({ next: text([dave, person('eve')], 2, 1), by: [dave] });
-    expect(error.code).toBe('UNTRUSTED_SIGNER');
-    expect(error.message).toMatch(/^by the old policy \(version 1\), new\.yaml is signed, but by nobody/);
-  });
-
-  it.each([
-    ['old', text([alice, dave]), [alice, dave]],
-    ['new', text([alice, dave]), [alice, bob]],
-  ] as const)('needs the whole threshold of the %s policy', async (which, next, by) => {
-    const error = await refused({ next, by });
-    expect(error.code).toBe('THRESHOLD_NOT_MET');
-    expect(error.message).toMatch(
-      new RegExp(`^by the ${which} policy \\(.*\\), new\\.yaml has 1 signature that counts`),
-    );
-    expect(error.details.map(([label]) => label)).toContain('alice.json');
-  });
-
-  it('counts one signer in both lists once in each of them', async () => {
-    const error = await refused({ next: text([alice, bob]), by: [alice, alice] });
-    expect(error).toMatchObject({ code: 'THRESHOLD_NOT_MET' });
-    expect(error.message).toContain('by the old policy');
-    const once = await rotate({ old: policyText([alice], 1, '', 1), next: text([alice], 2, 1), by: [alice] });
-    expect([once.byOld.accepted.length, once.byNew.accepted.length]).toEqual([1, 1]);
-  });
-
-  it('with signatures over another policy of the same people is refused', async () => {
-    const error = await refused({ next: OTHERS, by: [alice, bob], over: `${OTHERS}# harmless\n` });
-    expect(error).toMatchObject({ code: 'BAD_SIGNATURE' });
-  });
-
-  it('gets no vote of a key that the old policy has revoked, or that has expired by it', async () => {
-    const revoked = policyText([alice, bob, carol], 2, `revoked: { keys: ['${printOf(bob)}'] }\n`, 1);
-    expect(await refused({ old: revoked, next: OTHERS, by: [alice, bob] })).toMatchObject({
-      code: 'THRESHOLD_NOT_MET',
-    });
-    const expired = policyText([alice, { ...bob, notAfter: '2026-11-01T00:00:00Z' }, carol], 2, '', 1);
-    expect(await refused({ old: expired, next: OTHERS, by: [alice, bob] })).toMatchObject({
-      code: 'THRESHOLD_NOT_MET',
-    });
-    await rotate({ old: expired, next: OTHERS, by: [alice, carol, bob] }); // bob is in time by the new one
-  });
-
-  it('that revokes its own signers, or whose signers are not in time yet, locks nobody out', async () => {
-    const revoked = text([alice, bob, dave], 2, 2, `revoked: { keys: ['${printOf(bob)}'] }\n`);
-    const error = await refused({ next: revoked, by: [alice, bob] });
-    expect(error.message).toContain('by the new policy');
-    const later = text([alice, { ...bob, notBefore: '2027-01-01T00:00:00Z' }]);
-    expect((await refused({ next: later, by: [alice, bob] })).message).toContain('by the new policy');
-  });
-
-  it('that is not text in one reading is refused', () => {
-    const error = refusalOf(() =>
-      judgeRotation({
-        old: parseTrustPolicy(OLD, 'trust.yaml'),
-        bytes: Buffer.concat([Buffer.from(`${OTHERS}# `), Buffer.from([0xff])]),
-        file: 'new.yaml',
-        signatures: [],
-        now: NOW,
-      }),
-    );
-    expect(error.code).toBe('POLICY_INVALID');
-  });
-});
-
-const printOf = (who: Terms): string => parseTrustPolicy(policyText([who]), 'p').signers[0]!.fingerprint!;
-
-// ---- on a host ----
 
 const sample = await sampleBundle();
 const bundle = await sample.write([
@@ -402,7 +268,7 @@ describe('trust update', () => {
   });
 
   it('does not turn the time back, and moves it on by its clock and by what is stamped', async () => {
-    const rotation = await rotate({ next: OTHERS, by: [alice, bob] });
+    const rotation = await rotate({ old: OLD, next: OTHERS, by: [alice, bob] });
     const latestAfter = async (clock: string, ...stamps: string[]): Promise<string | undefined> => {
       put(OLD);
       await writeTrustState(home, {
@@ -419,14 +285,14 @@ describe('trust update', () => {
   });
 
   it('replaces no other policy than the one that was shown', async () => {
-    const rotation = await rotate({ next: OTHERS, by: [alice, bob] });
+    const rotation = await rotate({ old: OLD, next: OTHERS, by: [alice, bob] });
     put(`${OLD}# revised\n`);
     await expect(replace(rotation)).rejects.toMatchObject({ code: 'HOST_CHANGED' });
     expect(readFileSync(home.trustFile, 'utf8')).toBe(`${OLD}# revised\n`);
   });
 
   it('replaces none that the host has not adopted, though it is the one that was shown', async () => {
-    const rotation = await rotate({ next: OTHERS, by: [alice, bob] });
+    const rotation = await rotate({ old: OLD, next: OTHERS, by: [alice, bob] });
     await rememberTrust(home, parseTrustPolicy(text([carol], 2, 1), 'trust.yaml'), []);
     await expect(replace(rotation)).rejects.toMatchObject({ code: 'POLICY_CHANGED' });
     expect(readFileSync(home.trustFile, 'utf8')).toBe(OLD);
@@ -434,7 +300,7 @@ describe('trust update', () => {
 
   it('keeps the signatures that came with it, and none of an attempt before', async () => {
     for (const i of [0, 7]) writeFileSync(home.path(`trust/2.${i}.sigstore.json`), 'of a killed update');
-    await replace(await rotate({ next: OTHERS, by: [alice, bob] }));
+    await replace(await rotate({ old: OLD, next: OTHERS, by: [alice, bob] }));
     expect(existsSync(home.path('trust/2.7.sigstore.json'))).toBe(false);
     expect(readFileSync(home.path('trust/2.0.sigstore.json'), 'utf8')).toBe('{}\n');
   });
