@@ -130,9 +130,12 @@ export async function fails(
   code: ErrorCode,
 ): Promise<Problem & { stderr: string }> {
   const { code: exit, stdout, stderr } = await running;
-  const document = JSON.parse(stdout) as { schema: string; problem: Problem };
-  const { problem } = document;
-  expect(document.schema).toBe('sealift/error/v1');
+  const document = JSON.parse(stdout) as { schema: string; problem: Problem; verified?: boolean };
+  const { problem, verified } = document;
+  // A verdict that refuses is a result of its own, with the evidence up to the refusal.
+  expect([document.schema, verified]).toEqual(
+    verified === undefined ? ['sealift/error/v1', undefined] : ['sealift/verify/v1', false],
+  );
   expect(problem.code, stderr).toBe(code);
   expect(exit).toBe(ERRORS[code].exit);
   expect(exit).toBeGreaterThan(0);
