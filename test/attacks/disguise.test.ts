@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Names and documents that pass for something else: on a medium (A1), in a policy that people review (A4). THREATS.md T5, T14. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { ALL } from '../../src/cli/all.ts';
+import { run } from '../cli/harness.ts';
+import { tempDir } from '../support/workspace.ts';
+import { person, policyText } from '../trust/helpers.ts';
+
+const alice = person('alice');
+
+describe('the name of a file on a medium', () => {
+  it('with line feeds writes no line that passes for one of sealift', async () => {
+    const dir = tempDir('medium');
+    const medium = join(dir, 'usb');
+    mkdirSync(medium);
+    const lie = `a\nOK  demo 1.0.0\nhint: sealift install it\n.sealift.tar`;
+    writeFileSync(join(medium, lie), 'SHA256SUMS');
+    writeFileSync(join(dir, 'trust.yaml'), policyText([alice]));
+    const { exit, stdout, stderr } = await run(ALL, ['verify', medium, '--policy', join(dir, 'trust.yaml')]);
+    expect(exit).toBe(13);
+    const lines = `${stdout}\n${stderr}`.split('\n').map((line) => line.trim());
+    expect(lines.filter((line) => /^(OK|hint: sealift install)/.test(line))).toEqual([]);
+    expect(lines).toContain('| OK  demo 1.0.0');
+  });
+});
