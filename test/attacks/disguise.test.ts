@@ -6,9 +6,11 @@ import { describe, expect, it } from 'vitest';
 import { ALL } from '../../src/cli/all.ts';
 import { run } from '../cli/harness.ts';
 import { tempDir } from '../support/workspace.ts';
-import { person, policyText } from '../trust/helpers.ts';
+import { codeOf, person, policyText } from '../trust/helpers.ts';
+import { loadPublicKey } from '../../src/trust/keys.ts';
 
 const alice = person('alice');
+const bob = person('bob');
 
 describe('the name of a file on a medium', () => {
   it('with line feeds writes no line that passes for one of sealift', async () => {
@@ -23,5 +25,20 @@ describe('the name of a file on a medium', () => {
     const lines = `${stdout}\n${stderr}`.split('\n').map((line) => line.trim());
     expect(lines.filter((line) => /^(OK|hint: sealift install)/.test(line))).toEqual([]);
     expect(lines).toContain('| OK  demo 1.0.0');
+  });
+});
+
+describe('a key file that holds two keys', () => {
+  it.each(['----- ', '-----\t', '-----\u00a0'])('is refused, also when the end of a label is %j', (end) => {
+    const hidden = bob.pem.replace('KEY-----\n', `KEY${end}\n`);
+    for (const pem of [hidden + alice.pem, alice.pem + hidden])
+      expect(codeOf(() => loadPublicKey(pem, 'release.pub'))).toBe('KEY_INVALID');
+  });
+
+  it('is refused when one of them is private', () => {
+    const secret = bob.privateKey
+      .export({ type: 'pkcs8', format: 'pem' })
+      .replace('KEY-----\n', 'KEY----- \n');
+    expect(codeOf(() => loadPublicKey(secret + alice.pem, 'release.pub'))).toBe('KEY_INVALID');
   });
 });
