@@ -97,14 +97,25 @@ function syntaxText(error: YAMLError, text: string): string {
 const keyAt = (text: string, offset: number): string =>
   /^"[^"\n]*"|^'[^'\n]*'|^[^:\n]*/.exec(text.slice(offset))?.[0].replace(/^(["'])(.*)\1$/, '$2') ?? '';
 
-/** Keys that are lists or maps become odd strings, and zod passes over `__proto__`: neither may be ignored. */
+/**
+ * Keys that are lists or maps become odd strings, and zod passes over `__proto__`: neither may be ignored. `true` and
+ * `1` become the strings that `"true"` and `"1"` are already, and the parser's own search for doubles tells them apart.
+ */
 function refuseOddKeys(doc: Document, at: Place, code: ErrorCode): void {
+  const refuse = (key: unknown, text: string): never => {
+    throw new SealiftError(code, `${at(startOf(key) ?? 0)}: ${text}`);
+  };
   visit(doc, {
-    Pair(_, { key }) {
-      if (isScalar(key) && key.value !== '__proto__') return;
-      const place = at(startOf(key) ?? 0);
-      const text = isScalar(key) ? `the key '__proto__' is not allowed` : 'a key must be a plain word';
-      throw new SealiftError(code, `${place}: ${text}`);
+    Map(_, { items }) {
+      const seen = new Set<string>();
+      for (const { key } of items) {
+        if (!isScalar(key)) return refuse(key, 'a key must be a plain word');
+        const word = String(key.value);
+        if (word === '__proto__') return refuse(key, `the key '__proto__' is not allowed`);
+        if (seen.has(word)) return refuse(key, `the key ${quoted(word)} is there twice`);
+        seen.add(word);
+      }
+      return undefined;
     },
   });
 }

@@ -6,7 +6,8 @@ import { describe, expect, it } from 'vitest';
 import { ALL } from '../../src/cli/all.ts';
 import { run } from '../cli/harness.ts';
 import { tempDir } from '../support/workspace.ts';
-import { codeOf, person, policyText } from '../trust/helpers.ts';
+import { codeOf, person, policyOf, policyText } from '../trust/helpers.ts';
+import { parseTrustPolicy } from '../../src/trust/policy.ts';
 import { loadPublicKey } from '../../src/trust/keys.ts';
 
 const alice = person('alice');
@@ -40,5 +41,15 @@ describe('a key file that holds two keys', () => {
       .export({ type: 'pkcs8', format: 'pem' })
       .replace('KEY-----\n', 'KEY----- \n');
     expect(codeOf(() => loadPublicKey(secret + alice.pem, 'release.pub'))).toBe('KEY_INVALID');
+  });
+});
+
+describe('a policy that says something twice', () => {
+  it('is refused, also when one of the keys is a boolean', () => {
+    const rest = 'bundles:\n  "true": { minVersion: 2.0.0 }\n  true: { minVersion: 1.0.0 }\n';
+    expect(codeOf(() => policyOf([alice], 1, rest))).toBe('POLICY_INVALID');
+    expect(() =>
+      parseTrustPolicy(policyText([alice], 1, rest.replace('  true', '  other')), 'p'),
+    ).not.toThrow();
   });
 });
