@@ -53,3 +53,26 @@ describe('a policy that says something twice', () => {
     ).not.toThrow();
   });
 });
+
+describe('a signer who looks like another', () => {
+  const named = (name: string): string => policyText([alice, { ...bob, name: JSON.stringify(name) }]);
+
+  it.each([
+    'ALICE',
+    'ａｌｉｃｅ',
+    'al\u3164ice',
+    'alice\ufe0f',
+    ' alice',
+    'alice ',
+    '\u00a0alice',
+    '\u3164',
+    'x  sha256:0',
+    '',
+  ])('is refused: %j', (name) => {
+    expect(codeOf(() => parseTrustPolicy(named(name), 'trust.yaml'))).toBe('POLICY_INVALID');
+  });
+
+  it.each(['build 04 (night)', 'Zoë', '山田 太郎', 'alice2'])('is not: %j', (name) => {
+    expect(parseTrustPolicy(named(name), 'trust.yaml').signers[1]!.name).toBe(name);
+  });
+});
