@@ -95,8 +95,8 @@ function syntaxText(error: YAMLError): string {
 }
 
 /**
- * Keys that are lists or maps become odd strings, of two equal keys one would win unseen, and zod passes over
- * `__proto__`: none of it may be ignored.
+ * Keys that are lists or maps become odd strings, of two equal keys one would win unseen (`true` and `"true"` are
+ * equal here, whatever the parser thinks), and zod passes over `__proto__`: none of it may be ignored.
  */
 function refuseOddKeys(doc: Document, at: Place, code: ErrorCode): void {
   visit(doc, {

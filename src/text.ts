@@ -2,14 +2,14 @@
 /** Text and numbers for people. */
 
 /**
- * Text from outside, made safe to show: control, format (bidirectional, zero-width), separator, surrogate, private
- * and unassigned characters become `\u{…}`, and what is longer than `max` code points is cut. Nothing from a
+ * Text from outside, made safe to show: control, format (bidirectional, zero-width), separator, surrogate, private,
+ * unassigned and other invisible characters become `\u{…}`, and what is longer than `max` code points is cut. Nothing from a
  * bundle, a registry or a file name reaches a terminal or a log in any other way (THREATS.md T14).
  */
 export function printable(text: string, max: number = Number.POSITIVE_INFINITY): string {
   const points = text.length > max ? Array.from(text) : [];
   const cut = points.length > max ? `${points.slice(0, max).join('')}…` : text;
-  return cut.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (char) => `\\u{${char.codePointAt(0)!.toString(16)}}`);
+  return cut.replace(/[\p{C}\p{Zl}\p{Zp}\p{DI}]/gu, (char) => `\\u{${char.codePointAt(0)!.toString(16)}}`);
 }
 
 /** Decimal units, as registries, hubs and disks use them. */

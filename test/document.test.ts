@@ -168,6 +168,11 @@ test.each([
     "site.yaml:3:3: the key '__proto__' is not allowed",
   ],
   [
+    'key twice, once as a boolean',
+    'name: x\nservices:\n  true: {engine: x}\n  "true": {engine: y}',
+    "site.yaml:4:3: the key 'true' is there twice",
+  ],
+  [
     'alias of nothing',
     'name: *x',
     'site.yaml: Unresolved alias (the anchor must be set before the alias): x',

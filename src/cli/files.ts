@@ -8,7 +8,14 @@ import type { Home } from '../install/home.ts';
 import { readTrustState } from '../install/trust-state.ts';
 import { parseTrustPolicy, type TrustPolicy } from '../trust/policy.ts';
 import { policyText } from '../trust/rotate.ts';
-import { clockWarning, demandAdopted, hostTime, type HostTime, type TrustState } from '../trust/state.ts';
+import {
+  clockWarning,
+  demandAdopted,
+  hostTime,
+  standingOf,
+  type HostTime,
+  type TrustState,
+} from '../trust/state.ts';
 import type { Io } from './context.ts';
 
 /** Longest text file that is read, in bytes: documents, keys, tokens. */
@@ -105,11 +112,17 @@ export interface HomePolicy {
  * @throws {SealiftError} POLICY_MISSING, POLICY_INVALID; IO_ERROR when trust-state.json is damaged
  */
 export async function readHomePolicy(home: Home, clock: Date): Promise<HomePolicy> {
-  const state = await readTrustState(home);
-  // A new one would be refused where another has been adopted.
-  const lost = state && `put the adopted one back: a copy is trust/${state.policy.version}.yaml in the home`;
-  const policy = await readPolicy(home.trustFile, lost);
-  return { policy, state, time: hostTime(clock, state) };
+  const read = async (): Promise<Omit<HomePolicy, 'time'>> => {
+    const state = await readTrustState(home);
+    // A new one would be refused where another has been adopted.
+    const lost =
+      state && `put the adopted one back: a copy is trust/${state.policy.version}.yaml in the home`;
+    return { policy: await readPolicy(home.trustFile, lost), state };
+  };
+  let found = await read();
+  // Between the two a `trust update` may have replaced both, which would look like a policy that somebody swapped.
+  if (standingOf(found.policy, found.state) === 'changed') found = await read();
+  return { ...found, time: hostTime(clock, found.state) };
 }
 
 /**

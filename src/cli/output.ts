@@ -22,7 +22,7 @@ export const styled = (style: Style, text: string): Styled => ({ style, text });
 
 /** What `printable` does, for JSON, without loss: the characters become JSON's own escapes. */
 export function printableJson(value: unknown, indent?: number): string {
-  return JSON.stringify(value, null, indent).replace(/[^\n\P{C}]|[\u2028\u2029]/gu, (char) =>
+  return JSON.stringify(value, null, indent).replace(/[^\n\P{C}]|[\u2028\u2029\p{DI}]/gu, (char) =>
     char
       .split('')
       .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)

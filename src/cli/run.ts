@@ -134,16 +134,19 @@ function problemOf(error: SealiftError): Problem {
   };
 }
 
-/** `sealift: error: …`, details, hint, code: the form of every failure. */
+/**
+ * `sealift: error: …`, details, hint, code: the form of every failure. Further lines of a text, such as the log of an
+ * engine or the name of a file on a medium, stand behind a bar: none of them passes for a line of sealift's own.
+ */
 function reportError(error: SealiftError, out: Output, debug: boolean): void {
   const [first = '', ...rest] = error.message.split('\n');
   out.note([styled('red', 'sealift: error: '), first]);
-  for (const line of rest) out.note(`  ${line}`);
+  for (const line of rest) out.note(`  | ${line}`);
   const width = Math.max(0, ...error.details.map(([label]) => label.length));
   for (const [label, value] of error.details) {
     const [head = '', ...tail] = value.split('\n');
     out.note(`  ${label.padEnd(width)}  ${head}`);
-    for (const line of tail) out.note(`  ${' '.repeat(width)}  ${line}`);
+    for (const line of tail) out.note(`  ${' '.repeat(width)}  | ${line}`);
   }
   const hint = error.hint ?? (error.code === 'UNEXPECTED' && !debug ? 'run again with --debug' : undefined);
   if (hint !== undefined) out.note([styled('bold', '  hint: '), hint]);

@@ -11,6 +11,7 @@ import { readBareSignature } from '../trust/ecdsa-der.ts';
 import { fingerprint } from '../trust/keys.ts';
 import { isSignedBy, readMessageSignature } from '../trust/message-signature.ts';
 import { parseTrustPolicy } from '../trust/policy.ts';
+import { policyText } from '../trust/rotate.ts';
 import { rawSigner } from '../trust/sign.ts';
 import { SLOT_BYTES } from '../trust/slots.ts';
 import { readBytes } from './files.ts';
@@ -38,7 +39,7 @@ export async function readSignableFile(path: string): Promise<Signable> {
     return { kind: 'SHA256SUMS', bytes, digest };
   }
   if (/^\s*kind: *["']?TrustPolicy/m.test(start)) {
-    const { version } = parseTrustPolicy(bytes.toString(), path);
+    const { version } = parseTrustPolicy(policyText(bytes, path), path);
     return { kind: 'TrustPolicy', bytes, digest, version };
   }
   throw new SealiftError(

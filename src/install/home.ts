@@ -8,7 +8,7 @@ import { mkdir, readdir, readFile, readlink, rename, rm, stat, symlink } from 'n
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { DigestSchema, Name, Version } from '../bundle/inventory.ts';
-import { SealiftError } from '../errors.ts';
+import { asSealiftError, SealiftError } from '../errors.ts';
 import { canonicalJson, parseJson } from '../json.ts';
 import { digestOf, hexOf, type Digest } from '../store/digest.ts';
 import { exists, fsyncDir, writeFileDurably } from '../store/files.ts';
@@ -132,7 +132,7 @@ export class Home {
    */
   async installed(): Promise<Map<string, InstalledVersion>> {
     const file = this.path('installed.json');
-    const bytes = await readFile(file).catch(absent);
+    const bytes = await readMemory(file);
     if (bytes === undefined) return new Map();
     const parsed = InstalledFile.safeParse(parseJson(bytes, file, 'IO_ERROR', MAX_STATE_BYTES));
     if (!parsed.success) {
@@ -203,4 +203,21 @@ export function revisionFolder(revision: string): string {
 export function absent(error: unknown): undefined {
   if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
   throw error;
+}
+
+/**
+ * A file in which the host remembers something. Undefined only when nothing stands there: behind a link that leads
+ * nowhere there was a memory, and going on without it would be forgetting.
+ * @throws {SealiftError} IO_ERROR
+ */
+export async function readMemory(file: string): Promise<Buffer | undefined> {
+  try {
+    const bytes = await readFile(file).catch(absent);
+    if (bytes !== undefined || !(await exists(file))) return bytes;
+  } catch (thrown) {
+    throw asSealiftError(thrown, `reading ${file}`);
+  }
+  throw new SealiftError('IO_ERROR', `${file} is a link to a file that is not there`, {
+    hint: 'is a file system not mounted? The host goes by what is written there',
+  });
 }

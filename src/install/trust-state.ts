@@ -14,11 +14,11 @@ import {
   trustStateBytes,
   type TrustState,
 } from '../trust/state.ts';
-import { absent, type Home } from './home.ts';
+import { absent, readMemory, type Home } from './home.ts';
 
 /** @returns undefined before the first install. @throws {SealiftError} IO_ERROR when the file is damaged */
 export async function readTrustState(home: Home): Promise<TrustState | undefined> {
-  const bytes = await readFile(home.trustStateFile).catch(absent);
+  const bytes = await readMemory(home.trustStateFile);
   return bytes && parseTrustState(bytes, home.trustStateFile);
 }
 

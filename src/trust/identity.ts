@@ -10,7 +10,7 @@ import { createPublicKey, X509Certificate, type KeyObject } from 'node:crypto';
 import type { Bundle } from '@sigstore/bundle';
 import { TrustedRoot } from '@sigstore/protobuf-specs';
 import { toSignedEntity, toTrustMaterial, Verifier } from '@sigstore/verify';
-import { parseJson } from '../json.ts';
+import { parseJsonOneWay } from '../json.ts';
 import { printable } from '../text.ts';
 
 /** Who a certificate was given to, and by whose word. Compared by equality of both strings, never as a pattern. */
@@ -60,8 +60,14 @@ const FULCIO_ISSUER_V1 = '1.3.6.1.4.1.57264.1.1';
  * @throws {Error} of any kind when it is not one, or lacks an authority that verification needs
  */
 export function parseTrustedRoot(text: string): SigstoreTrust {
-  const json = parseJson(Buffer.from(text), 'the trusted root', 'POLICY_INVALID', MAX_TRUSTED_ROOT_BYTES);
+  const json = parseJsonOneWay(
+    Buffer.from(text),
+    'the trusted root',
+    'POLICY_INVALID',
+    MAX_TRUSTED_ROOT_BYTES,
+  );
   const root = TrustedRoot.fromJSON(json);
+  demandKnown(json, TrustedRoot.toJSON(root));
   const needed = {
     certificateAuthorities: 'a certificate authority',
     tlogs: 'a log',
@@ -89,6 +95,24 @@ export function parseTrustedRoot(text: string): SigstoreTrust {
     return identify(verifier, bundle, bytes);
   };
 }
+
+/**
+ * The library drops what it does not know: a misspelt `end` would be an authority that never ends (THREATS.md T5).
+ * @param kept what the library made of `json`
+ * @throws {Error} naming a member that it dropped
+ */
+function demandKnown(json: unknown, kept: unknown): void {
+  if (json === null || typeof json !== 'object') return;
+  for (const [name, member] of Object.entries(json)) {
+    const inner = Object.entries(kept ?? {}).find(([known]) => known === name)?.[1] as unknown;
+    if (inner === undefined && !isDefault(member)) throw new Error(`unknown member '${name}'`);
+    demandKnown(member, inner);
+  }
+}
+
+/** What a serialiser may leave out. */
+const isDefault = (value: unknown): boolean =>
+  value === null || value === '' || (Array.isArray(value) && value.length === 0);
 
 /** @throws {Error} of any kind; the text may quote the input */
 function identify(verifier: Verifier, bundle: Bundle, bytes: Uint8Array | undefined): IdentifiedSigner {

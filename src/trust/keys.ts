@@ -78,8 +78,8 @@ function parsePublicKey(pem: string, file: string): KeyObject {
   }
 }
 
-/** The labels of the PEM blocks in a file, in order. */
+/** The labels of the PEM blocks in a file, in order, also where OpenSSL is lenient: blanks may follow on the line. */
 export function pemLabels(pem: string): string[] {
   if (pem.length > MAX_PEM_CHARS) return [];
-  return [...pem.matchAll(/^-----BEGIN ([A-Z0-9 ]{1,64})-----\r?$/gm)].map((match) => match[1] ?? '');
+  return [...pem.matchAll(/-----BEGIN ([^\r\n]{1,64}?)-----/g)].map((match) => match[1] ?? '');
 }

@@ -51,6 +51,7 @@ export function readMessageSignature(json: unknown): MessageSignature {
   if (!isDeepStrictEqual(withoutEmpty(json), withoutEmpty(bundleToJSON(bundle)))) {
     throw new Error('it has unknown members or values that are not in their standard form');
   }
+  bundle.verificationMaterial.tlogEntries.forEach(demandLogForm);
   const { content, verificationMaterial } = bundle;
   if (content.$case !== 'messageSignature') throw new Error('it is not a messageSignature');
   const { messageDigest, signature } = content.messageSignature;
@@ -58,6 +59,24 @@ export function readMessageSignature(json: unknown): MessageSignature {
   const material = verificationMaterial.content;
   const hint = material.$case === 'publicKey' ? material.publicKey.hint : undefined;
   return { hint, claimedDigest: messageDigest.digest, signature, bundle };
+}
+
+type LogEntry = Bundle['verificationMaterial']['tlogEntries'][number];
+
+/** int64 in JSON: decimal, not negative, in one spelling. */
+const INT64 = /^(0|[1-9]\d{0,18})$/;
+
+/**
+ * The library takes whatever Number() and BigInt() take for a number (`0x6a`, blanks), and does not look at what a proof
+ * says beside the checkpoint; cosign refuses both.
+ */
+function demandLogForm({ logIndex, integratedTime, inclusionProof: proof }: LogEntry): void {
+  const numbers = [logIndex, integratedTime, proof?.logIndex ?? '0', proof?.treeSize ?? '0'];
+  if (!numbers.every((text) => INT64.test(text))) throw new Error('a number of its log entry is not decimal');
+  if (proof?.checkpoint === undefined) return;
+  const [, size, hash] = proof.checkpoint.envelope.split('\n');
+  if (size !== proof.treeSize || hash !== proof.rootHash.toString('base64'))
+    throw new Error('its proof of inclusion is not about its checkpoint');
 }
 
 /**

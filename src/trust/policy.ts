@@ -67,10 +67,11 @@ const PublicKey = z.string().transform((pem, context) => {
   }
 });
 
-// Shown in verdicts, so one line of printable text.
+// Shown in verdicts and compared by people: visible characters, with single blanks between words, as columns have two.
 const SignerName = z
   .string()
-  .regex(/^[^\p{C}\p{Zl}\p{Zp}]{1,128}$/u, 'expected 1 to 128 printable characters');
+  .max(128)
+  .regex(/^[^\p{C}\p{Z}\p{DI}]+( [^\p{C}\p{Z}\p{DI}]+)*$/u, 'expected 1 to 128 printable characters');
 
 // Compared byte for byte with what a certificate holds, so nothing in it may only look like something else.
 const IdentityText = z
@@ -143,7 +144,8 @@ type PolicyDocument = z.infer<typeof PolicyDocument>;
 
 /** What makes two signers one. A second one would be a threshold that one person meets alone. */
 const MARKS = {
-  name: ({ name }: SignerEntry): string => name,
+  /** Without what only a close look tells apart: width, composition, case. */
+  name: ({ name }: SignerEntry): string => name.normalize('NFKC').toLowerCase(),
   publicKey: ({ publicKey }: SignerEntry): string | undefined => publicKey && fingerprint(publicKey),
   identity: ({ identity }: SignerEntry): string | undefined =>
     identity && `${identity.subject} ${identity.issuer}`,

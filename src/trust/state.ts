@@ -138,10 +138,14 @@ export function clockWarning({ clock, judged }: HostTime): string | undefined {
   );
 }
 
-/** The latest of some times; those that are no dates do not count. @returns undefined when none is left */
+/** The years that the state file has a form for, in milliseconds: another one would be a damaged file at the next look. */
+const YEAR_0 = Date.parse('0000-01-01T00:00:00Z');
+const YEAR_10000 = Date.UTC(10_000, 0);
+
+/** The latest of some times; those that are no dates, or not of these years, do not count. @returns undefined when none is left */
 export function latestOf(...times: readonly (Date | undefined)[]): Date | undefined {
-  const known = times.flatMap((time) =>
-    time === undefined || Number.isNaN(time.getTime()) ? [] : [time.getTime()],
-  );
+  const known = times
+    .map((time) => time?.getTime() ?? Number.NaN)
+    .filter((time) => time >= YEAR_0 && time < YEAR_10000);
   return known.length === 0 ? undefined : new Date(Math.floor(Math.max(...known) / 1000) * 1000);
 }

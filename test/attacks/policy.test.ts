@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Attacks on the decision who may sign, and on the memory of it. THREATS.md T6, T11, T25, T26. */
-import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { cpSync, existsSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { INSIDE } from '../../src/cli/inside.ts';
@@ -105,6 +107,45 @@ describe('trust.yaml on the host', () => {
       expect([ran.exit, ran.stderr]).toEqual([1, expect.stringContaining('trust-state.json is damaged')]);
       expect(readFileSync(home.trustStateFile, 'utf8')).toBe(damage);
     }
+  });
+
+  it('is not adopted anew because the state lies behind a link that leads nowhere', async () => {
+    const files = [home.trustStateFile, home.path('installed.json')];
+    for (const file of files) {
+      rmSync(file, { force: true });
+      symlinkSync('/nowhere/at/all', file);
+    }
+    const ran = await verify();
+    expect([ran.exit, ran.stderr]).toEqual([
+      1,
+      expect.stringContaining('a link to a file that is not there'),
+    ]);
+    await expect(home.installed()).rejects.toMatchObject({ code: 'IO_ERROR' });
+  });
+
+  it('is no policy that somebody swapped while `trust update` replaces it between two reads', async () => {
+    const next = text([alice, bob, carol]);
+    rmSync(home.trustFile);
+    execFileSync('mkfifo', [home.trustFile]); // holds the first read open until both files are replaced
+    const looking = verify();
+    const reader = await open(home.trustFile, 'w');
+    writeFileSync(home.path('next.yaml'), next);
+    renameSync(home.path('next.yaml'), home.trustFile);
+    const latestTime = new Date('2026-11-20T00:00:00Z');
+    await writeTrustState(home, { policy: policyId(parseTrustPolicy(next, 'p')), latestTime });
+    await reader.writeFile(OLD);
+    await reader.close();
+    const { exit, stdout } = await looking;
+    expect([exit, stdout]).toEqual([0, expect.stringContaining('by policy version 2')]);
+  });
+
+  it('that cannot be replaced says what could not be done', async () => {
+    const rotation = await signatureFiles(text([alice, bob, dave]), [alice, bob]);
+    rmSync(home.trustFolder, { recursive: true });
+    writeFileSync(home.trustFolder, ''); // where a folder must be
+    const ran = await cli('trust', 'update', ...rotation, '--yes');
+    expect([ran.exit, ran.stderr]).toEqual([1, expect.stringContaining('replacing the trust policy in ')]);
+    expect((await verify()).exit).toBe(0);
   });
 
   it('that lost its keys is replaced by an administrator who removes the state, as the help says', async () => {

@@ -14,6 +14,8 @@ describe('printable', () => {
     ['a\rb\nc\td', 'a\\u{d}b\\u{a}c\\u{9}d'],
     ['exe\u202egpj.tar', 'exe\\u{202e}gpj.tar'],
     ['\u200b\u2066\u2028\ufeff', '\\u{200b}\\u{2066}\\u{2028}\\u{feff}'],
+    // No glyph, and yet letters or marks by their category.
+    ['a\u3164b\u115f\u034f\ufe0f', 'a\\u{3164}b\\u{115f}\\u{34f}\\u{fe0f}'],
     ['\ud800', '\\u{d800}'],
     ['\u{e0041}', '\\u{e0041}'],
   ])('%j', (raw, shown) => expect(printable(raw)).toBe(shown));
@@ -21,7 +23,7 @@ describe('printable', () => {
 
 describe('printableJson', () => {
   it('hides nothing and loses nothing', () => {
-    const value = { 'k\u202ey': 'a\x1b[2J\u009b\u2028\u{e0041}\ud800 ok' };
+    const value = { 'k\u202ey': 'a\x1b[2J\u009b\u2028\u{e0041}\ud800\u3164\ufe0f ok' };
     const text = printableJson(value, 2);
     expect(text).toMatch(/^[\x20-\x7e\n]*$/);
     expect(JSON.parse(text)).toEqual(value);

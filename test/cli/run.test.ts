@@ -109,7 +109,7 @@ describe('a failure', () => {
       stdout: '',
       stderr: [
         'sealift: error: signed by\\u{1b}[2J nobody',
-        '  second line',
+        '  | second line',
         '  signed by  build-04',
         '  trusted    2 keys',
         '  hint: add the key',

@@ -145,6 +145,10 @@ describe('sign --detached', () => {
     expect(await fails('POLICY_INVALID', 2, 'sign', '--detached', at('broken.yaml'), ...key)).toContain(
       'broken.yaml:4:',
     );
+    // A host would refuse it: signing shall not be where that is passed over.
+    const latin1 = Buffer.concat([Buffer.from(policyText([alice])), Buffer.from('# caf\xe9\n', 'latin1')]);
+    await writeFile(at('latin1.yaml'), latin1);
+    await fails('POLICY_INVALID', 2, 'sign', '--detached', at('latin1.yaml'), ...key);
     await writeFile(at('more'), `${sample.plan.sums.toString()}${'a'.repeat(64)}  /etc/passwd\n`);
     await fails('BUNDLE_MALFORMED', 12, 'sign', '--detached', at('more'), ...key);
   });

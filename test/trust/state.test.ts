@@ -147,6 +147,19 @@ describe('the time by which a host judges', () => {
     );
   });
 
+  it.each([8.64e15, Date.UTC(10_000, 0), -62_167_219_200_001])(
+    'of a year that the file has no form for is left out (%d)',
+    (time) => {
+      const latestTime = latestOf(state.latestTime, new Date(time))!;
+      expect(latestTime).toEqual(state.latestTime);
+      expect(latestOf(new Date(time))).toBeUndefined();
+      for (const last of ['9999-12-31T23:59:59Z', '0000-01-01T00:00:00Z', '1969-12-31T23:59:59Z']) {
+        const bytes = trustStateBytes({ ...state, latestTime: latestOf(at(last))! });
+        expect(parseTrustState(bytes, 'f').latestTime).toEqual(at(last));
+      }
+    },
+  );
+
   it('is written without fractions, never rounded up', () => {
     expect(isoSeconds(at('2026-11-23T10:00:00.999Z'))).toBe('2026-11-23T10:00:00Z');
   });

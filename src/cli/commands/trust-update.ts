@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { MAX_DOCUMENT_BYTES } from '../../document.ts';
-import { SealiftError } from '../../errors.ts';
+import { asSealiftError, SealiftError } from '../../errors.ts';
 import { Home } from '../../install/home.ts';
 import { replacePolicy, settlePolicy } from '../../install/trust-update.ts';
 import type { TrustPolicy } from '../../trust/policy.ts';
@@ -91,7 +91,11 @@ async function runUpdate(options: UpdateOptions, io: Io): Promise<Result> {
   if (options.dryRun) return updated(old, rotation, false);
   for (const line of differenceLines(old, rotation)) io.out.note(line);
   await demandConsent(options.yes, io, `adopt policy ${rotation.policy.version} in ${home.root}?`);
-  await replacePolicy(home, { old, rotation, newBytes, signatures, clock: io.now() });
+  try {
+    await replacePolicy(home, { old, rotation, newBytes, signatures, clock: io.now() });
+  } catch (thrown) {
+    throw asSealiftError(thrown, `replacing the trust policy in ${home.root}`);
+  }
   return updated(old, rotation, true);
 }
 
