@@ -95,8 +95,8 @@ const NEW_POLICY = '`sealift help trust` prints one to start from; it must come 
  * Reads a trust policy, whatever the host it is for has adopted.
  * @throws {SealiftError} POLICY_MISSING, POLICY_INVALID
  */
-export async function readPolicy(path: string, hint = NEW_POLICY): Promise<TrustPolicy> {
-  const bytes = await readBytes(path, 'the trust policy', MAX_DOCUMENT_BYTES, 'POLICY_MISSING', hint);
+export async function readPolicy(path: string): Promise<TrustPolicy> {
+  const bytes = await readBytes(path, 'the trust policy', MAX_DOCUMENT_BYTES, 'POLICY_MISSING', NEW_POLICY);
   return parseTrustPolicy(policyText(bytes, path), path);
 }
 
@@ -112,17 +112,22 @@ export interface HomePolicy {
  * @throws {SealiftError} POLICY_MISSING, POLICY_INVALID; IO_ERROR when trust-state.json is damaged
  */
 export async function readHomePolicy(home: Home, clock: Date): Promise<HomePolicy> {
-  const read = async (): Promise<Omit<HomePolicy, 'time'>> => {
-    const state = await readTrustState(home);
-    // A new one would be refused where another has been adopted.
-    const lost =
-      state && `put the adopted one back: a copy is trust/${state.policy.version}.yaml in the home`;
-    return { policy: await readPolicy(home.trustFile, lost), state };
-  };
+  const read = async (): Promise<Omit<HomePolicy, 'time'>> => ({
+    policy: await readPolicy(home.trustFile).catch((error: unknown) => lostPolicy(home, error)),
+    state: await readTrustState(home),
+  });
   let found = await read();
   // Between the two a `trust update` may have replaced both, which would look like a policy that somebody swapped.
   if (standingOf(found.policy, found.state) === 'changed') found = await read();
   return { ...found, time: hostTime(clock, found.state) };
+}
+
+/** Where a policy has been adopted, a new one in its place would be refused: the adopted one is to be put back. */
+async function lostPolicy(home: Home, error: unknown): Promise<never> {
+  const state = await readTrustState(home);
+  if (!(error instanceof SealiftError) || error.code !== 'POLICY_MISSING' || !state) throw error;
+  const hint = `put the adopted one back: a copy is trust/${state.policy.version}.yaml in the home`;
+  throw new SealiftError(error.code, error.message, { hint, cause: error });
 }
 
 /**
