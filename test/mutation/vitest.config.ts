@@ -26,6 +26,6 @@ export default defineConfig({
     env: { SEALIFT_TEST_FUZZ: '0' },
     sequence: { sequencer: Nearest },
     isolate: false,
-    testTimeout: 30_000,
+    testTimeout: 120_000, // instrumented, and two at a time
   },
 });
