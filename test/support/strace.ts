@@ -5,12 +5,15 @@ import { join } from 'node:path';
 import { run, tempDir, type RunResult } from './workspace.ts';
 
 /** What happens at the call: SIGKILL before it is carried out, or an error instead of it. */
-export type Fault = 'signal=KILL' | 'error=ENOSPC' | 'error=EIO';
+export type Fault = 'signal=KILL' | `error=${'ENOSPC' | 'EIO' | 'ENODEV'}`;
 
 const env = (): NodeJS.ProcessEnv => ({ ...process.env, UV_THREADPOOL_SIZE: '1' }); // strace counts for each thread
 
 /**
  * Runs a Node program whose `n`th call of `syscall` (from 1) meets the fault.
+ * @param syscall one, or several with commas between them
+ * @param options.path only calls on this file count
+ * @param options.stays every later call meets the fault, too: a stick that was pulled out stays away
  * @returns undefined when the program has ended without that many calls
  */
 export async function runWithFault(
@@ -18,11 +21,15 @@ export async function runWithFault(
   syscall: string,
   n: number,
   fault: Fault,
+  options: { path?: string; stays?: boolean; cwd?: string; env?: NodeJS.ProcessEnv } = {},
 ): Promise<RunResult | undefined> {
   const log = join(tempDir('strace'), 'log');
-  const inject = ['-e', `trace=${syscall}`, '-e', `inject=${syscall}:${fault}:when=${n}`];
-  const args = ['-f', '-qq', '-o', log, ...inject, process.execPath, ...argv];
-  const result = await run('strace', args, { env: env() });
+  const when = `${n}${options.stays === true ? '+' : ''}`;
+  const inject = ['-e', `trace=${syscall}`, '-e', `inject=${syscall}:${fault}:when=${when}`];
+  const only = options.path === undefined ? [] : ['-P', options.path];
+  const args = ['-f', '-qq', '--seccomp-bpf', '-o', log, ...inject, ...only, process.execPath, ...argv];
+  const { cwd } = options;
+  const result = await run('strace', args, { env: { ...env(), ...options.env }, ...(cwd && { cwd }) });
   const hit = /\(INJECTED\)|killed by SIGKILL/.test(readFileSync(log, 'utf8'));
   return hit ? result : undefined;
 }
