@@ -8,6 +8,7 @@ import { parseArgs } from 'node:util';
 import { removeTree, repoRoot } from '../support/workspace.ts';
 import { buildJobs, deltaJobs, installJobs, pathJobs, verifyJobs } from './jobs.ts';
 import { shell } from './measure.ts';
+import { peerJobs } from './peers.ts';
 import { GIB, makeRig, type Rig } from './rig.ts';
 import { countJobs, sizeJobs } from './scale.ts';
 import { printTable, type Row } from './table.ts';
@@ -21,6 +22,7 @@ const JOBS: Record<string, (rig: Rig) => Promise<Row[]>> = {
   path: pathJobs,
   size: sizeJobs,
   count: countJobs,
+  peers: peerJobs,
 };
 
 const { values } = parseArgs({
