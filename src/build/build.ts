@@ -7,6 +7,7 @@ import { planBundle, writeBundle, type BundlePlan } from '../bundle/write.ts';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import type { Digest } from '../store/digest.ts';
+import { describeShortage, findShortages, shortageDetails, type SpaceNeed } from '../store/space.ts';
 import { readClaim } from '../trust/claim.ts';
 import type { Signer } from '../trust/sign.ts';
 import { SLOT_COUNT } from '../trust/slots.ts';
@@ -19,7 +20,6 @@ import type { Lock } from './lockfile.ts';
 import { manifestDigest, type Manifest } from './manifest.ts';
 import { provenanceOf } from './provenance.ts';
 import type { SourceContext } from './sources/source.ts';
-import { checkSpace } from './space.ts';
 import { checkAnchors, readAnchors } from './upstream/anchors.ts';
 
 export interface BuildInput {
@@ -108,12 +108,22 @@ async function gather(input: BuildInput, out: string, stale: number): Promise<Bu
   const inventory = composeInventory(manifest, lock);
   const plan = await planBundle(inventory, provenanceOf(inventory, manifest, lock), context.store);
   const missing = await findMissing(needs, context);
-  await checkSpace([
+  await demandSpace([
     { folder: context.store.root, what: 'downloads', bytes: missing.bytes },
     { folder: dirname(out), what: 'bundle', bytes: plan.size - stale },
   ]);
   await fetchMissing(missing, context);
   return plan;
+}
+
+/** Before hours of downloading. @throws {SealiftError} DISK_FULL, naming every file system that is too small */
+async function demandSpace(needs: readonly SpaceNeed[]): Promise<void> {
+  const shortages = await findShortages(needs);
+  if (shortages.length === 0) return;
+  throw new SealiftError('DISK_FULL', shortages.map(describeShortage).join('; '), {
+    details: shortageDetails(shortages),
+    hint: 'free space there, or put the store (--store) or the bundle (--output) on another file system',
+  });
 }
 
 /** What the bundle says of itself, in the one order that FORMAT.md allows. */

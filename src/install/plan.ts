@@ -170,7 +170,16 @@ async function preflight(bundle: VerifiedBundle, input: PlanInput, store: Store,
   await findings.check('release', () => say(checkRelease(home, inventory)));
   const blobs: Expected[] = [...inventory.models.flatMap((m) => m.files), ...inventory.configs];
   await findings.check('disk', () =>
-    say(checkDisk(home, store, blobs, engine ? spoolBytes(bundle, engine) : 0)),
+    say(
+      checkDisk({
+        home,
+        store,
+        blobs,
+        spool: engine ? spoolBytes(bundle, engine) : 0,
+        engine,
+        images: bundle.images,
+      }),
+    ),
   );
   if (engine)
     await findings.check('tags', () =>

@@ -5,11 +5,12 @@
  */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { VerifiedBundle } from '../bundle/open.ts';
+import type { VerifiedBundle, VerifiedImage } from '../bundle/open.ts';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import { hexOf, type Digest, type Expected } from '../store/digest.ts';
-import { freeBytes } from '../store/files.ts';
+import { exists, freeBytes } from '../store/files.ts';
+import { describeShortage, findShortages, shortageDetails, type SpaceNeed } from '../store/space.ts';
 import type { Store } from '../store/store.ts';
 import type { EngineClient } from './engine-client.ts';
 import { releaseName, type Home } from './home.ts';
@@ -113,33 +114,68 @@ function portTaken({ listen }: Site, who: string): SealiftError {
   });
 }
 
+/** What an install writes, and where. */
+export interface DiskUse {
+  home: Home;
+  store: Store;
+  /** Blobs that the home must hold in the end. */
+  blobs: Iterable<Expected>;
+  /** Bytes for layers that are unpacked on the way. */
+  spool: number;
+  /** Undefined when there is none to ask. */
+  engine: EngineClient | undefined;
+  images: readonly VerifiedImage[];
+}
+
 /**
- * Space on the home's file system for the blobs that are not there yet. What a killed run left of them counts.
+ * Space on every file system involved, those of the home and of the engine, which may be one.
  * @throws {SealiftError} DISK_TOO_SMALL
  */
-export async function checkDisk(
-  home: Home,
-  store: Store,
-  blobs: Iterable<Expected>,
-  spool: number,
-): Promise<string> {
+export async function checkDisk(use: DiskUse): Promise<string> {
+  const { root } = use.home;
+  const bytes = (await missingBytes(use)) + use.spool + RESERVE;
+  const needs: SpaceNeed[] = [{ folder: root, what: 'models and files', bytes }];
+  if (use.engine !== undefined) needs.push(...(await engineNeeds(use.engine, use.images)));
+  const shortages = await findShortages(needs);
+  const summary = needs.map((need) => `${formatBytes(need.bytes)} in ${need.folder}`).join(' and ');
+  if (shortages.length === 0)
+    return `${summary} needed, ${formatBytes((await freeBytes(root)).bytes)} free under ${root}`;
+  throw new SealiftError('DISK_TOO_SMALL', shortages.map(describeShortage).join('; '), {
+    details: shortageDetails(shortages),
+    hint: `free ${shortages.map((s) => `${formatBytes(s.needed - s.free)} there`).join(' and ')}, or put the home on another disk with --home`,
+  });
+}
+
+/** Bytes of the blobs that are not there yet, in whole blocks. What a killed run left of them counts. */
+async function missingBytes({ store, blobs }: DiskUse): Promise<number> {
   const seen = new Set<Digest>();
-  let needed = RESERVE + spool;
+  let bytes = 0;
   for (const blob of blobs) {
     if (seen.has(blob.digest) || (await store.has(blob))) continue;
     seen.add(blob.digest);
     const partial = await stat(join(store.root, 'partial', hexOf(blob.digest))).catch(() => undefined);
-    needed += Math.max(0, Math.ceil(blob.size / BLOCK) * BLOCK - (partial?.size ?? 0));
+    bytes += Math.max(0, Math.ceil(blob.size / BLOCK) * BLOCK - (partial?.size ?? 0));
   }
-  const { bytes } = await freeBytes(home.root);
-  if (bytes >= needed) return `${formatBytes(needed)} needed, ${formatBytes(bytes)} free under ${home.root}`;
-  throw new SealiftError(
-    'DISK_TOO_SMALL',
-    `${needed} bytes are needed on the file system of ${home.root}, and ${bytes} are free`,
-    {
-      hint: `free ${formatBytes(needed - bytes)} there, or put the home on another disk with --home`,
-    },
-  );
+  return bytes;
+}
+
+/**
+ * An engine keeps a layer packed while it unpacks it, and unpacked afterwards: twice the packed size is the least that
+ * it needs. How large a layer becomes is known only when it has been unpacked.
+ */
+async function engineNeeds(engine: EngineClient, images: readonly VerifiedImage[]): Promise<SpaceNeed[]> {
+  const folder = engine.facts.rootFolder;
+  if (folder === '' || !(await exists(folder))) return []; // another machine's, or nothing that we may look at
+  const missing: VerifiedImage[] = [];
+  for (const image of images)
+    if ((await engine.image(image.ref))?.id !== expectedId(image, engine.facts.store)) missing.push(image);
+  return missing.length === 0 ? [] : [{ folder, what: 'images', bytes: 2 * packedBytes(missing) }];
+}
+
+/** Bytes of the layers, each counted once. */
+function packedBytes(images: readonly VerifiedImage[]): number {
+  const layers = new Map(images.flatMap((image) => image.layers).map(({ digest, size }) => [digest, size]));
+  return [...layers.values()].reduce((sum, size) => sum + size, 0);
 }
 
 /** Bytes for the largest zstd layer that has to be unpacked on the way. Its real size is unknown: four times the packed. */
@@ -186,7 +222,7 @@ export async function engineDiskWarning(
   engine: EngineClient,
   bundle: VerifiedBundle,
 ): Promise<string | undefined> {
-  const packed = bundle.images.flatMap((image) => image.layers).reduce((sum, layer) => sum + layer.size, 0);
+  const packed = packedBytes(bundle.images);
   const free = await freeBytes(engine.facts.rootFolder || '/').catch(() => undefined);
   if (free === undefined || free.bytes >= 3 * packed) return undefined;
   return `images are ${formatBytes(packed)} packed and need about three times that; ${engine.facts.rootFolder} has ${formatBytes(free.bytes)}`;
