@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { parseTrustedRoot } from '../../src/trust/identity.ts';
+import { bundleFromJSON, type Bundle } from '@sigstore/bundle';
+import { certificateOf, claimedIdentity, identityText, parseTrustedRoot } from '../../src/trust/identity.ts';
 import { parseTrustPolicy, type TrustPolicy } from '../../src/trust/policy.ts';
+import { tempDir } from '../support/workspace.ts';
+import { signedAs } from '../support/certified.ts';
 import { startSigstore } from '../support/sigstore.ts';
-import { codeOf, person, policyText, refusalOf } from './helpers.ts';
+import { codeOf, openssl, person, policyText, refusalOf, signedBy, SUMS } from './helpers.ts';
 
 const sigstore = await startSigstore();
 afterAll(() => sigstore.close());
@@ -39,10 +44,136 @@ describe('parseTrustedRoot', () => {
       'an authority without certificates',
       root((json) => (json['certificateAuthorities'] = [{ certChain: { certificates: [] } }])),
     ],
+    [
+      'an authority without certificates beside a good one',
+      root((json) => json['certificateAuthorities']!.push({ certChain: { certificates: [] } })),
+    ],
     ['a log without a key', root((json) => (json['tlogs'] = [{}]))],
     ['more than it may be', ' '.repeat(300_000)],
   ])('refuses %s', (_, text) => {
     expect(() => parseTrustedRoot(text)).toThrow();
+  });
+});
+
+it('a certificate counts by any one of several authorities', async () => {
+  const other = await startSigstore();
+  const both = root((json) => {
+    const theirs = JSON.parse(other.trustedRoot) as Record<string, unknown[]>;
+    for (const list of ['certificateAuthorities', 'tlogs', 'ctlogs', 'timestampAuthorities'])
+      json[list]!.unshift(...theirs[list]!);
+  });
+  const claim = { subject: 'https://ci.example/x', issuer: 'https://issuer.example' };
+  const before = Date.now() - 2000;
+  const signed = bundleFromJSON(JSON.parse(await signedAs(sigstore, SUMS, claim)));
+  const { identity, signedAt } = parseTrustedRoot(both)(signed, SUMS);
+  expect(identity).toEqual(claim);
+  expect(signedAt.getTime()).toBeGreaterThanOrEqual(before);
+  expect(signedAt.getTime()).toBeLessThanOrEqual(Date.now() + 2000);
+  await other.close();
+});
+
+/** A bundle with a certificate that nobody vouches for, with these extensions. */
+async function claiming(...extensions: string[]): Promise<Bundle> {
+  const key = join(tempDir('identity'), 'x.key');
+  writeFileSync(key, person('x').privateKey.export({ type: 'pkcs8', format: 'pem' }));
+  const more = extensions.flatMap((extension) => ['-addext', extension]);
+  const args = ['req', '-x509', '-new', '-key', key, '-subj', '/CN=x', '-days', '1', '-outform', 'DER'];
+  const der = openssl([...args, ...more]);
+  const json = JSON.parse(await signedBy(person('y'))) as { verificationMaterial: object };
+  json.verificationMaterial = {
+    certificate: { rawBytes: der.toString('base64') },
+    timestampVerificationData: {},
+  };
+  // bundleFromJSON asks for a log entry beside a certificate; here only the certificate is read.
+  return { ...bundleFromJSON(json), mediaType: 'application/vnd.dev.sigstore.bundle.v0.3+json' };
+}
+
+describe('what a certificate claims', () => {
+  const SAN = 'subjectAltName=URI:https://ci.example/x';
+  const V2 = '1.3.6.1.4.1.57264.1.8';
+  const V1 = '1.3.6.1.4.1.57264.1.1';
+  const hex = (text: string): string => Buffer.from(text).toString('hex');
+  const issuer = async (...extensions: string[]): Promise<string> =>
+    claimedIdentity(await claiming(SAN, ...extensions)).issuer;
+
+  it.each<[string, string[]]>([
+    ['in the newer extension', [`${V2}=ASN1:UTF8String:https://issuer.example`]],
+    ['in the older one', [`${V1}=DER:${hex('https://issuer.example')}`]],
+    [
+      'in both: the newer counts',
+      [`${V2}=ASN1:UTF8String:https://issuer.example`, `${V1}=DER:${hex('https://old')}`],
+    ],
+  ])('the issuer, %s', async (_, extensions) => {
+    expect(await issuer(...extensions)).toBe('https://issuer.example');
+  });
+
+  it('an issuer of 127 characters, the longest with a length of one byte', async () => {
+    const longest = `https://${'i'.repeat(119)}`;
+    expect(await issuer(`${V2}=ASN1:UTF8String:${longest}`)).toBe(longest);
+    await expect(issuer(`${V2}=ASN1:UTF8String:${longest}i`)).rejects.toThrow('does not name the issuer');
+  });
+
+  it.each<[string, string[]]>([
+    ['none', []],
+    ['another type of text', [`${V2}=ASN1:PRINTABLESTRING:https://issuer.example`]],
+    ['bare text where a type is expected', [`${V2}=DER:${hex('https://issuer.example')}`]],
+    ['a length that is too small', [`${V2}=DER:0c02${hex('https://issuer.example')}`]],
+    ['a length that is too large', [`${V2}=DER:0c7f${hex('https://issuer.example')}`]],
+    [
+      'a damaged newer extension beside a good older one',
+      [`${V2}=DER:0c02${hex('abc')}`, `${V1}=DER:${hex('https://old')}`],
+    ],
+    ['a space before it', [`${V1}=DER:${hex(' https://issuer.example')}`]],
+    ['a space behind it', [`${V1}=DER:${hex('https://issuer.example ')}`]],
+    ['a letter beyond ASCII', [`${V1}=DER:${hex('https://issuér.example')}`]],
+    ['nothing in it', [`${V2}=ASN1:UTF8String:`]],
+  ])('no issuer: %s', async (_, extensions) => {
+    await expect(issuer(...extensions)).rejects.toThrow('does not name the issuer');
+  });
+
+  it.each<[string, string[]]>([
+    ['no name', []],
+    ['two names', ['subjectAltName=URI:https://a.example,URI:https://b.example']],
+    ['a host', ['subjectAltName=DNS:ci.example']],
+    ['an address and a URI', ['subjectAltName=email:a@b.example,URI:https://b.example']],
+  ])('no subject: %s', async (_, extensions) => {
+    const bundle = await claiming(...extensions, `${V2}=ASN1:UTF8String:https://issuer.example`);
+    expect(() => claimedIdentity(bundle)).toThrow('exactly one name');
+  });
+
+  it('an address is a subject', async () => {
+    const bundle = await claiming('subjectAltName=email:a@b.example', `${V2}=ASN1:UTF8String:https://i`);
+    expect(claimedIdentity(bundle)).toEqual({ subject: 'a@b.example', issuer: 'https://i' });
+    expect(identityText(claimedIdentity(bundle))).toBe('a@b.example (https://i)');
+  });
+
+  it('a signature with a key alone claims nothing', async () => {
+    const bundle = bundleFromJSON(JSON.parse(await signedBy(person('z'))));
+    expect(() => claimedIdentity(bundle)).toThrow('does not come with a certificate');
+    expect(() => certificateOf(bundle)).toThrow('does not come with a certificate');
+  });
+
+  it('the first certificate of a chain is that of the signer', async () => {
+    const one = await claiming(SAN, `${V2}=ASN1:UTF8String:https://issuer.example`);
+    const { content } = one.verificationMaterial;
+    if (content.$case !== 'certificate') throw new Error('no certificate');
+    const certificates = [content.certificate, { rawBytes: Buffer.from('not looked at') }];
+    const chained = {
+      ...one,
+      verificationMaterial: {
+        ...one.verificationMaterial,
+        content: { $case: 'x509CertificateChain' as const, x509CertificateChain: { certificates } },
+      },
+    };
+    expect(certificateOf(chained as Bundle).raw).toEqual(content.certificate.rawBytes);
+    const empty = {
+      ...chained,
+      verificationMaterial: {
+        ...chained.verificationMaterial,
+        content: { $case: 'x509CertificateChain' as const, x509CertificateChain: { certificates: [] } },
+      },
+    };
+    expect(() => certificateOf(empty as Bundle)).toThrow(/no start line/);
   });
 });
 

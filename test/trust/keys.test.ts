@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { KeyObject } from 'node:crypto';
+import { createSecretKey, type KeyObject } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { fingerprint, loadPublicKey } from '../../src/trust/keys.ts';
+import { fingerprint, loadPublicKey, pemLabels, requireP256 } from '../../src/trust/keys.ts';
 import { tempDir } from '../support/workspace.ts';
 import { codeOf, openssl, person, refusalOf } from './helpers.ts';
 
@@ -38,7 +38,29 @@ describe('loadPublicKey', () => {
       const error = refusalOf(() => read(pem));
       expect(error.code).toBe('KEY_INVALID');
       expect(error.message).toMatch(/is a private key/);
+      expect(error.hint).toMatch(/openssl pkey .*-pubout.* prints the public half/);
     }
+    for (const pem of [alice.pem + plain, plain + alice.pem])
+      expect(refusalOf(() => read(pem)).message).toMatch(/is a private key/);
+  });
+
+  it('says what a key is that is not the right one, and what makes one', () => {
+    const secret = refusalOf(() => requireP256(createSecretKey(Buffer.alloc(32)), 'some.key'));
+    expect(secret.message).toBe('some.key holds a key of type symmetric, where ECDSA P-256 is expected');
+    expect(secret.hint).toMatch(/sealift keygen/);
+    expect(refusalOf(() => fingerprint(createSecretKey(Buffer.alloc(32)))).message).toMatch(/^the key holds/);
+  });
+
+  it('keeps the cause of damage', () => {
+    const junk = '-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n';
+    expect(refusalOf(() => read(junk)).cause).toBeInstanceOf(Error);
+  });
+
+  it('looks for PEM blocks in files of up to 65,536 characters', () => {
+    const at = (size: number): string => alice.pem.padEnd(size, '\n');
+    expect(pemLabels(at(65_536))).toEqual(['PUBLIC KEY']);
+    expect(pemLabels(at(65_537))).toEqual([]);
+    expect(fingerprint(read(at(65_536)))).toBe(fingerprint(alice.publicKey));
   });
 
   it('refuses certificates, two keys, junk and nothing', () => {

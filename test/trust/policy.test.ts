@@ -107,18 +107,96 @@ describe('parseTrustPolicy', () => {
     }
     const swapped = { ...alice, notBefore: '2027-01-01T00:00:00Z', notAfter: '2026-01-01T00:00:00Z' };
     expect(refused(policyText([swapped]))).toMatch(/notAfter must be later than notBefore/);
+    const moment = { ...alice, notBefore: '2027-01-01T00:00:00Z', notAfter: '2027-01-01T00:00:00Z' };
+    expect(refused(policyText([moment]))).toMatch(/notAfter must be later than notBefore/);
   });
 
   it('refuses fingerprints, versions and names that would never match', () => {
     for (const rest of [
       `revoked: { keys: ["${A.toUpperCase()}"] }\n`,
       `revoked: { bundles: ["${A.slice(0, 20)}"] }\n`,
+      `revoked: { bundles: [" ${A}"] }\n`,
+      `revoked: { bundles: ["${A}0"] }\n`,
+      'revoked: { bundles: [7] }\n',
       'bundles: { demo: { minVersion: "1.4" } }\n',
       'bundles: { Demo: { minVersion: 1.4.0 } }\n',
       'bundles: { __proto__: { minVersion: 1.4.0 } }\n',
     ]) {
       expect(refused(policyText([alice], 1, rest))).not.toBe('');
     }
+  });
+
+  it.each([
+    '1.4',
+    '01.4.0',
+    '1.4.0.0',
+    'v1.4.0',
+    '1.4.0+x',
+    '1.4.0-',
+    '1.4.0-a..b',
+    '1.4.0-a_b',
+    '1.4.0 ',
+    'a.4.0',
+    '1.a.0',
+    '1.4.a',
+    '1.4.0-a.!',
+  ])('refuses %s for a lowest version', (version) => {
+    expect(refused(policyText([alice], 1, `bundles: { demo: { minVersion: "${version}" } }\n`))).toMatch(
+      /expected a semantic version/,
+    );
+  });
+
+  it.each(['1.4.0', '0.0.1', '10.20.30-rc.1', '1.4.0-alpha-2.beta'])(
+    'takes %s for a lowest version',
+    (version) => {
+      const policy = policyOf([alice], 1, `bundles: { demo: { minVersion: "${version}" } }\n`);
+      expect(policy.minVersions.get('demo')).toBe(version);
+    },
+  );
+
+  it.each(['demo!', 'demo-', 'demo.', '1demo', 'de mo', 'a'.repeat(64)])('refuses %j for a name', (name) => {
+    expect(refused(policyText([alice], 1, `names: ["${name}"]\n`))).toMatch(/expected the name of a bundle/);
+  });
+
+  it.each(['Alice B', 'Zoë', '李 雷', 'a-b_c (2)'])('takes %j for the name of a signer', (name) => {
+    expect(policyOf([{ ...alice, name: `"${name}"` }]).signers[0]?.name).toBe(name);
+  });
+
+  it.each([
+    '',
+    ' alice',
+    'alice ',
+    'a  b',
+    'a\\tb',
+    'a\\u200bb',
+    'a b\\u202e',
+    '\\u00a0',
+    'a b\\u2028c',
+    'x'.repeat(129),
+  ])('refuses %j for the name of a signer', (name) => {
+    expect(refused(policyText([{ ...alice, name: `"${name}"` }]))).toMatch(/signers\.0\.name/);
+  });
+
+  it('takes names that only a close look tells apart for one', () => {
+    for (const name of ['ALICE', 'ａlice'])
+      expect(refused(policyText([alice, { ...bob, name }]))).toMatch(/a second signer with the name 'alice'/);
+  });
+
+  it('says where a signer repeats, what a threshold may be, and what is not a public key', () => {
+    expect(refused(policyText([alice, { ...bob, name: 'alice' }]))).toMatch(/signers\.1\.name: /);
+    expect(refused(policyText([alice, { ...bob, pem: alice.pem }]))).toMatch(/signers\.1\.publicKey: /);
+    expect(refused(policyText([alice, bob], 3))).toMatch(/expected at most 2, the number of signers/);
+    expect(refused(policyText([{ ...alice, pem: 'junk' }]))).toMatch(/the value is not one public key/);
+  });
+
+  it('takes one list of revocations without the other', () => {
+    expect([...policyOf([alice], 1, `revoked: { keys: ["${A}"] }\n`).revokedBundles]).toEqual([]);
+    expect([...policyOf([alice], 1, `revoked: { bundles: ["${B}"] }\n`).revokedKeys]).toEqual([]);
+  });
+
+  it('has no channel and no names when it says none', () => {
+    expect(Object.keys(policyOf([alice]))).not.toContain('channel');
+    expect(Object.keys(policyOf([alice]))).not.toContain('names');
   });
 
   it('refuses another kind of document', () => {

@@ -94,6 +94,24 @@ describe('loadPrivateKey', () => {
     }
   });
 
+  it('says which of a private key, a PEM block and damage is missing or there', () => {
+    expect(refusalOf(() => load('hello')).message).toMatch(/no PEM block/);
+    expect(refusalOf(() => load(alice.pem)).message).toMatch(/no private key/);
+    const damaged = refusalOf(() => load(plain.replace(/\n.{20}/, '\n')));
+    expect(damaged).toMatchObject({ code: 'KEY_INVALID', cause: expect.any(Error) as unknown });
+    expect(refusalOf(() => load(encrypted, 'wrong'))).toMatchObject({ cause: expect.any(Error) as unknown });
+  });
+
+  it('takes a key for encrypted where one block is, and by the header of a SEC1 file alone', () => {
+    expect(isEncryptedKey(alice.pem + encrypted)).toBe(true);
+    expect(isEncryptedKey(sec1.replace('\n', '\nProc-Type: 4,ENCRYPTED\n'))).toBe(true);
+    expect(isEncryptedKey(`about: Proc-Type: 4,ENCRYPTED\n${sec1}`)).toBe(false);
+  });
+
+  it('does not mind a certificate or a public key before the private one', () => {
+    expect(sameAs(load(alice.pem + plain))).toBe(true);
+  });
+
   it('refuses every other kind of key, and says what it found', () => {
     const others = [
       generateKeyPairSync('ec', { namedCurve: 'P-384' }),

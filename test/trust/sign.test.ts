@@ -8,7 +8,7 @@ import { fingerprint, keyHint } from '../../src/trust/keys.ts';
 import { keySigner, rawSigner, type Signer } from '../../src/trust/sign.ts';
 import { encodeSlot } from '../../src/trust/slots.ts';
 import { tempDir } from '../support/workspace.ts';
-import { codeOf, person, signedBy, SUMS } from './helpers.ts';
+import { person, refusalOf, signedBy, SUMS } from './helpers.ts';
 
 const alice = person('alice');
 const bob = person('bob');
@@ -62,6 +62,16 @@ describe('a signer', () => {
     await expect(returning(signature).sign(SUMS)).rejects.toMatchObject({ code: 'BAD_SIGNATURE' });
   });
 
+  it('says with which public key it does not verify, and what to ask', async () => {
+    const error = await returning(Buffer.alloc(0))
+      .sign(SUMS)
+      .catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({
+      details: [['public key', fingerprint(alice.publicKey)]],
+      hint: expect.stringContaining('is the private key that signs the one') as unknown,
+    });
+  });
+
   it('is named by the fingerprint of its key', () => {
     expect(keySigner(alice.privateKey).name).toBe(fingerprint(alice.publicKey));
     expect(rawSigner(alice.publicKey, async () => SUMS).name).toBe(fingerprint(alice.publicKey));
@@ -74,8 +84,10 @@ describe('a signer', () => {
 
   it('signs with ECDSA P-256 only', () => {
     const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-384' });
-    expect(codeOf(() => keySigner(privateKey))).toBe('KEY_INVALID');
+    expect(refusalOf(() => keySigner(privateKey)).message).toMatch(
+      /^the signing key holds a key of type ec secp384r1/,
+    );
     const device = async (bytes: Uint8Array): Promise<Uint8Array> => sign('sha256', bytes, privateKey);
-    expect(codeOf(() => rawSigner(publicKey, device))).toBe('KEY_INVALID');
+    expect(refusalOf(() => rawSigner(publicKey, device)).message).toMatch(/^the signer holds a key of type/);
   });
 });

@@ -2,7 +2,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { decodeSlot, encodeSlot, SLOT_BYTES } from '../../src/trust/slots.ts';
-import { codeOf, rawSlot } from './helpers.ts';
+import { codeOf, rawSlot, refusalOf } from './helpers.ts';
 
 const filler = (n: number): string => `{"a":"${'é'.repeat(n)}"}`;
 const kindOf = (slot: Uint8Array): string => decodeSlot(slot).kind;
@@ -39,6 +39,23 @@ describe('slots (FORMAT.md §3.1)', () => {
     for (const text of ['', '[]', '"x"', '1', '{', '{"a":1} {"b":2}', 'MEUCIQ==']) {
       expect(codeOf(() => encodeSlot(text))).toBe('BAD_SIGNATURE');
     }
+  });
+
+  it('say why something is not put into one', () => {
+    expect(refusalOf(() => encodeSlot('{"a":1,"a":2}')).message).toMatch(
+      /as a Sigstore bundle is: the slot .*a/,
+    );
+    expect(refusalOf(() => encodeSlot('MEUCIQ==')).message).toMatch(/is: the slot holds something/);
+    expect(refusalOf(() => encodeSlot('  ')).message).toMatch(/as a Sigstore bundle is$/);
+  });
+
+  it('say what is wrong with what they hold', () => {
+    const reasonOf = (text: string): string => {
+      const slot = decodeSlot(rawSlot(text));
+      return slot.kind === 'malformed' ? slot.reason : slot.kind;
+    };
+    expect(reasonOf('{"a":}')).toMatch(/^the slot /);
+    expect(reasonOf('x')).toMatch(/neither a JSON object nor padding/);
   });
 
   it('are malformed when anything but spaces stands around the JSON', () => {
