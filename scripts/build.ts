@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Builds the two programs, each one file with its dependencies inside:
- *   dist/sealift.mjs   every command
- *   dist/enclave.mjs   only what an enclave needs: no sources, no signing of bundles, no network client
+ * Builds the two programs, each one file with its dependencies inside, and the threads that both start:
+ *   dist/sealift.mjs           every command
+ *   dist/enclave.mjs           only what an enclave needs: no sources, no signing of bundles, no network client
+ *   dist/transfer-worker.mjs   moves and hashes bytes; of Node's modules it has files and sha256
  * dist/meta-*.json list what went into each. The same sources give the same bytes.
  *
  *   node scripts/build.ts [FOLDER]     (default: dist)
@@ -81,3 +82,4 @@ const outdir = resolve(process.argv[2] ?? join(root, 'dist'));
 await mkdir(outdir, { recursive: true });
 await bundle('sealift', 'src/cli/main.ts', outdir);
 await bundle('enclave', 'src/cli/enclave.ts', outdir);
+await bundle('transfer-worker', 'src/store/transfer-worker.ts', outdir);

@@ -255,7 +255,7 @@ describe('the built programs', () => {
     const again = await mkdtemp(join(tmpdir(), 'sealift-dist-'));
     try {
       await build(again);
-      for (const name of ['sealift.mjs', 'enclave.mjs', 'meta-enclave.json']) {
+      for (const name of ['sealift.mjs', 'enclave.mjs', 'transfer-worker.mjs', 'meta-enclave.json']) {
         expect(await readFile(join(again, name))).toEqual(await readFile(join(dist, name)));
       }
       const { stdout } = await promisify(execFile)(join(again, 'enclave.mjs'), ['--version'], {

@@ -30,7 +30,6 @@ export interface Judged extends Structure {
   policy: TrustPolicy;
   /** The time at which validity was judged. */
   judgedAt: Date;
-  source: ByteSource;
   digest: Digest;
   inventory: Inventory;
   verdict: Verdict;
@@ -98,7 +97,7 @@ export async function judgeBundle(source: ByteSource, options: OpenOptions): Pro
     () => readStructure(walk, read),
     ({ blobs }) => `${blobs.size} blobs, ${source.size} bytes, canonical`,
   );
-  return { policy, judgedAt: options.now, source, digest, inventory, verdict, ...structure };
+  return { policy, judgedAt: options.now, digest, inventory, verdict, ...structure };
 }
 
 /** The verdict on signatures, with a line for each slot that is not empty. */

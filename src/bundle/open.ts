@@ -7,6 +7,13 @@ import { basename } from 'node:path';
 import { SealiftError } from '../errors.ts';
 import { silent, type Emit } from '../events.ts';
 import { Hasher, type Digest, type Expected } from '../store/digest.ts';
+import {
+  transfer,
+  transferAll,
+  TransferError,
+  type Stretch,
+  type TransferOptions,
+} from '../store/transfer.ts';
 import type { TrustPolicy } from '../trust/policy.ts';
 import { checkPolicy, type Release } from '../trust/rules.ts';
 import type { Verdict } from '../trust/verify.ts';
@@ -14,7 +21,7 @@ import type { Extent } from './archive.ts';
 import { purposeOf, type Inventory } from './inventory.ts';
 import { judgeBundle, subjectOf, type Judged, type OpenOptions } from './judge.ts';
 import type { SignedProvenance } from './provenance.ts';
-import { FileSource } from './source.ts';
+import { FileSource, type StoredSource } from './source.ts';
 import { demandDigest, type VerifiedImage } from './structure.ts';
 
 export type { OpenOptions } from './judge.ts';
@@ -45,11 +52,14 @@ export class VerifiedBundle {
   readonly images: readonly VerifiedImage[];
   readonly #opened: Judged;
 
-  constructor(key: typeof opener, opened: Judged) {
+  readonly #source: StoredSource;
+
+  constructor(key: typeof opener, opened: Judged, source: StoredSource) {
     if (key !== opener) throw new TypeError('only openBundle makes a VerifiedBundle');
-    this.path = opened.source.name;
+    this.#source = source;
+    this.path = source.name;
     this.digest = opened.digest;
-    this.size = opened.source.size;
+    this.size = source.size;
     this.inventory = opened.inventory;
     this.verdict = opened.verdict;
     this.policy = opened.policy;
@@ -73,13 +83,29 @@ export class VerifiedBundle {
       signal?.throwIfAborted();
       const want = Math.min(CHUNK_BYTES, extent.size - done);
       const chunk = shared?.subarray(0, want) ?? Buffer.allocUnsafe(want);
-      await this.#opened.source.readInto(chunk, extent.offset + done);
+      await this.#source.readInto(chunk, extent.offset + done);
       hasher.update(chunk);
       // The last piece is handed out only after the digest matched: a receiver that counts bytes is safe too.
       if (hasher.size === extent.size) demandDigest(hasher.digest(), expected);
       yield chunk;
     }
     if (extent.size === 0) demandDigest(hasher.digest(), expected);
+  }
+
+  /**
+   * Copies a blob, hashed on its way by a thread. What was written may be relied on only when this has returned.
+   * @param to where in open files, as many bytes as the blob has
+   * @throws {SealiftError} CONTENT_MISMATCH; what reading the medium throws; {TransferError} when writing fails
+   */
+  async copy(expected: Expected, to: readonly Stretch[], options: TransferOptions = {}): Promise<void> {
+    const { offset, size } = this.#extent(expected);
+    const from = await this.#source.stretches(offset, size);
+    const found = await transfer({ from, to }, options).catch((error: unknown) => {
+      throw error instanceof TransferError && error.side === 'read'
+        ? this.#source.failed(error, from)
+        : error;
+    });
+    demandDigest(found, expected);
   }
 
   /**
@@ -100,13 +126,12 @@ export class VerifiedBundle {
     const emit = options.emit ?? silent;
     const total = [...this.#opened.blobs.values()].reduce((sum, { size }) => sum + size, 0);
     const item = { id: this.path, kind: 'bundle', label: `every byte of ${basename(this.path)}` } as const;
-    const bad: Digest[] = [];
     emit({ type: 'stage', name: 'hash', totalBytes: total });
     emit({ type: 'item-start', ...item, bytes: total });
-    for (const [digest, { size }] of this.#opened.blobs) {
-      const onBytes = (delta: number): void => emit({ type: 'item-progress', id: item.id, delta });
-      if (!(await this.#matches({ digest, size }, onBytes, options.signal))) bad.push(digest);
-    }
+    const onBytes = (delta: number): void => emit({ type: 'item-progress', id: item.id, delta });
+    const blobs = [...this.#opened.blobs.entries()].map(([digest, extent]) => ({ digest, ...extent }));
+    const found = await this.#hashAll(blobs, { onBytes, signal: options.signal });
+    const bad = blobs.filter(({ digest }, i) => found[i] !== digest).map(({ digest }) => digest);
     emit({ type: 'item-end', id: item.id, outcome: bad.length > 0 ? 'failed' : 'done' });
     const error = bad.length > 0 ? contentMismatch(bad, this.inventory) : undefined;
     const detail = error?.message ?? `${this.#opened.blobs.size} blobs, ${total} bytes, every byte as signed`;
@@ -116,21 +141,19 @@ export class VerifiedBundle {
   }
 
   async close(): Promise<void> {
-    await this.#opened.source.close();
+    await this.#source.close();
   }
 
-  async #matches(
-    expected: Expected,
-    onBytes: (delta: number) => void,
-    signal: AbortSignal | undefined,
-  ): Promise<boolean> {
-    try {
-      for await (const chunk of this.blob(expected, signal, true)) onBytes(chunk.length);
-      return true;
-    } catch (error) {
-      if (error instanceof SealiftError && error.code === 'CONTENT_MISMATCH') return false;
-      throw error;
-    }
+  /** By all threads, in the order in which the blobs lie: media are read forwards. */
+  async #hashAll(blobs: readonly Extent[], options: TransferOptions): Promise<Digest[]> {
+    const jobs = await Promise.all(
+      blobs.map(async ({ offset, size }) => ({ from: await this.#source.stretches(offset, size) })),
+    );
+    const results = await transferAll(jobs, options);
+    return results.map((result, i) => {
+      if (result instanceof TransferError) throw this.#source.failed(result, jobs[i]!.from);
+      return result;
+    });
   }
 
   #extent({ digest, size }: Expected): Extent {
@@ -150,7 +173,7 @@ export class VerifiedBundle {
 export async function openBundle(path: string, options: OpenOptions): Promise<VerifiedBundle> {
   const source = await FileSource.open(path);
   try {
-    return new VerifiedBundle(opener, await judgeBundle(source, options));
+    return new VerifiedBundle(opener, await judgeBundle(source, options), source);
   } catch (error) {
     await source.close();
     throw error;

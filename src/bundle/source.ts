@@ -2,6 +2,7 @@
 import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { asSealiftError, SealiftError } from '../errors.ts';
+import type { Stretch, TransferError } from '../store/transfer.ts';
 
 /** Random access to the bytes of a bundle, wherever they are. */
 export interface ByteSource {
@@ -14,8 +15,16 @@ export interface ByteSource {
   close(): Promise<void>;
 }
 
+/** A bundle in one file or several, which threads can read. */
+export interface StoredSource extends ByteSource {
+  /** Where in open files these bytes are. */
+  stretches(position: number, length: number): Promise<Stretch[]>;
+  /** What it means that one of these stretches could not be read. */
+  failed(error: TransferError, stretches: readonly Stretch[]): SealiftError;
+}
+
 /** One file, opened once: replacing the file's name between check and use changes nothing (THREATS.md, T9). */
-export class FileSource implements ByteSource {
+export class FileSource implements StoredSource {
   readonly name: string;
   readonly size: number;
   readonly #handle: FileHandle;
@@ -48,6 +57,14 @@ export class FileSource implements ByteSource {
     }
   }
 
+  stretches(offset: number, length: number): Promise<Stretch[]> {
+    return Promise.resolve([{ fd: this.#handle.fd, offset, length }]);
+  }
+
+  failed(error: TransferError): SealiftError {
+    return readingFailed(error, this.name);
+  }
+
   async close(): Promise<void> {
     await this.#handle.close();
   }
@@ -59,6 +76,12 @@ export class FileSource implements ByteSource {
       throw asSealiftError(error, `reading ${this.name} at byte ${position}`);
     }
   }
+}
+
+/** What a thread's failure to read a file of a bundle means. */
+export function readingFailed(error: TransferError, name: string): SealiftError {
+  if (error.code === 'EEND') return incomplete(name, error.at + 1, error.at);
+  return asSealiftError(error, `reading ${name} at byte ${error.at}`);
 }
 
 export function incomplete(name: string, needed: number, size: number): SealiftError {

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /** A bundle in memory, so that a hundred thousand of them can be opened, and reads be counted. */
 import { openBundle, type OpenOptions, type VerifiedBundle } from '../../src/bundle/open.ts';
-import { FileSource, incomplete, type ByteSource } from '../../src/bundle/source.ts';
+import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import type { SealiftError } from '../../src/errors.ts';
+import type { Stretch, TransferError } from '../../src/store/transfer.ts';
+import { FileSource, incomplete, readingFailed, type StoredSource } from '../../src/bundle/source.ts';
+import { tempDir } from './workspace.ts';
 
-export class MemorySource implements ByteSource {
+export class MemorySource implements StoredSource {
   readonly name = 'memory';
   readonly size: number;
   /** End of the furthest read so far, in bytes from the start. */
@@ -11,6 +16,8 @@ export class MemorySource implements ByteSource {
   closed = false;
   readonly #bytes: Buffer;
   #broken = false;
+  /** A file without a name, for threads: they cannot read the memory of another. */
+  #fd: number | undefined;
 
   constructor(bytes: Buffer) {
     this.#bytes = bytes;
@@ -25,8 +32,20 @@ export class MemorySource implements ByteSource {
     return Promise.resolve();
   }
 
+  stretches(offset: number, length: number): Promise<Stretch[]> {
+    this.furthest = Math.max(this.furthest, offset + length);
+    this.#fd ??= namelessFile(this.#broken ? Buffer.alloc(0) : this.#bytes);
+    return Promise.resolve([{ fd: this.#fd, offset, length }]);
+  }
+
+  failed(error: TransferError): SealiftError {
+    return readingFailed(error, this.name);
+  }
+
   close(): Promise<void> {
     this.closed = true;
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
     return Promise.resolve();
   }
 
@@ -34,6 +53,14 @@ export class MemorySource implements ByteSource {
   breakOff(): void {
     this.#broken = true;
   }
+}
+
+function namelessFile(bytes: Uint8Array): number {
+  const path = join(tempDir('memory'), 'bytes');
+  const fd = openSync(path, 'wx+');
+  writeSync(fd, bytes);
+  rmSync(path);
+  return fd;
 }
 
 const fromFile = FileSource.open.bind(FileSource);

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Moves and hashes bytes on all cores, each byte read once and, if wanted, written once. Threads start with the first
+ * job and keep no process alive. Nothing here knows what a blob is; whoever gives a job compares the digest.
+ */
+import { availableParallelism } from 'node:os';
+import { Worker } from 'node:worker_threads';
+import type { Digest } from './digest.ts';
+import type { Order, TransferJob, Trouble, Word } from './transfer-worker.ts';
+
+export type { Stretch, TransferJob, WholeFile } from './transfer-worker.ts';
+
+/** More threads than this wait for the memory, not for the processor. */
+const MAX_THREADS = 4;
+
+/** Jobs are handed over in parcels, so that 20,000 small files are not 20,000 messages. */
+const PARCEL_JOBS = 64;
+const PARCEL_BYTES = 4 * 1024 * 1024;
+
+/** A job that could not be carried out. `code` is that of the operating system, or one of `Trouble`. */
+export class TransferError extends Error implements Trouble {
+  readonly code: string;
+  readonly side: 'read' | 'write';
+  readonly stretch: number;
+  readonly at: number;
+
+  constructor({ code, message, side, stretch, at }: Trouble) {
+    super(message);
+    this.code = code;
+    this.side = side;
+    this.stretch = stretch;
+    this.at = at;
+  }
+}
+
+export interface TransferOptions {
+  /** Called with bytes that have been moved, every few MiB. */
+  onBytes?: ((bytes: number) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+type Result = Digest | TransferError;
+
+interface Parcel {
+  jobs: readonly TransferJob[];
+  stop: Int32Array;
+  onBytes: ((bytes: number) => void) | undefined;
+  resolve: (results: readonly (string | Trouble)[]) => void;
+  reject: (error: unknown) => void;
+}
+
+/**
+ * The sha256 of everything that the job reads.
+ * @throws {TransferError}; the signal's reason when it was aborted
+ */
+export async function transfer(job: TransferJob, options: TransferOptions = {}): Promise<Digest> {
+  const [result] = await transferAll([job], options);
+  if (result instanceof TransferError) throw result;
+  return result!;
+}
+
+/**
+ * Carries out many jobs, as many at a time as there are threads, begun in their order. A job that fails does not stop
+ * the others: its result is the error.
+ * @throws the signal's reason, when all threads have come to rest
+ */
+export async function transferAll(
+  jobs: readonly TransferJob[],
+  options: TransferOptions = {},
+): Promise<Result[]> {
+  const { signal, onBytes } = options;
+  signal?.throwIfAborted();
+  const stop = new Int32Array(new SharedArrayBuffer(4));
+  const abort = (): void => void Atomics.store(stop, 0, 1);
+  signal?.addEventListener('abort', abort, { once: true });
+  try {
+    const parcels = parcelsOf(jobs).map((parcel) => threads.send({ jobs: parcel, stop, onBytes }));
+    const settled = await Promise.allSettled(parcels);
+    signal?.throwIfAborted();
+    return settled.flatMap((parcel) => {
+      if (parcel.status === 'rejected') throw parcel.reason;
+      return parcel.value.map((r): Result => (typeof r === 'string' ? `sha256:${r}` : new TransferError(r)));
+    });
+  } finally {
+    signal?.removeEventListener('abort', abort);
+  }
+}
+
+function parcelsOf(jobs: readonly TransferJob[]): TransferJob[][] {
+  const parcels: TransferJob[][] = [];
+  let bytes = Infinity;
+  for (const job of jobs) {
+    const size = sizeOf(job);
+    if (bytes + size > PARCEL_BYTES || parcels.at(-1)!.length === PARCEL_JOBS) {
+      parcels.push([]);
+      bytes = 0;
+    }
+    parcels.at(-1)!.push(job);
+    bytes += size;
+  }
+  return parcels;
+}
+
+const sizeOf = ({ from }: TransferJob): number =>
+  'path' in from ? from.length : from.reduce((sum, { length }) => sum + length, 0);
+
+/** One thread; it carries out one parcel at a time. */
+class Thread {
+  readonly #worker: Worker;
+  #parcel: Parcel | undefined;
+
+  constructor(onRest: (thread: Thread) => void, onEnd: (thread: Thread) => void) {
+    // Without the flags of this process, which may be about its own entry point.
+    this.#worker = new Worker(new URL(WORKER, import.meta.url), { name: 'sealift transfer', execArgv: [] });
+    this.#worker.unref();
+    this.#worker.on('message', (word: Word) => {
+      if ('moved' in word) {
+        this.#parcel?.onBytes?.(word.moved);
+        return;
+      }
+      this.#worker.unref();
+      const parcel = this.#parcel;
+      this.#parcel = undefined;
+      onRest(this);
+      parcel?.resolve(word.results);
+    });
+    this.#worker.on('error', (error: unknown) => this.#parcel?.reject(error));
+    this.#worker.on('exit', () => {
+      onEnd(this);
+      this.#parcel?.reject(new Error('a thread that moves bytes ended'));
+    });
+  }
+
+  start(parcel: Parcel): void {
+    this.#parcel = parcel;
+    this.#worker.ref();
+    const { jobs, stop } = parcel;
+    this.#worker.postMessage({ jobs, stop } satisfies Order);
+  }
+}
+
+/** Beside this file: as TypeScript in the sources, and as scripts/build.ts names it beside the built programs. */
+const WORKER = import.meta.url.endsWith('.ts') ? './transfer-worker.ts' : './transfer-worker.mjs';
+
+/** All threads of the process, and what waits for them. */
+class Threads {
+  readonly #limit = Math.min(availableParallelism(), MAX_THREADS);
+  readonly #all = new Set<Thread>();
+  readonly #resting: Thread[] = [];
+  readonly #waiting: Parcel[] = [];
+
+  send(parcel: Pick<Parcel, 'jobs' | 'stop' | 'onBytes'>): Promise<readonly (string | Trouble)[]> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ ...parcel, resolve, reject });
+      this.#next();
+    });
+  }
+
+  #next(): void {
+    if (this.#waiting.length === 0) return;
+    const thread = this.#resting.pop() ?? this.#another();
+    if (thread === undefined) return;
+    thread.start(this.#waiting.shift()!);
+  }
+
+  #another(): Thread | undefined {
+    if (this.#all.size >= this.#limit) return undefined;
+    const thread = new Thread(
+      (rested) => {
+        this.#resting.push(rested);
+        this.#next();
+      },
+      (ended) => {
+        this.#all.delete(ended);
+        const at = this.#resting.indexOf(ended);
+        if (at >= 0) this.#resting.splice(at, 1);
+      },
+    );
+    this.#all.add(thread);
+    return thread;
+  }
+}
+
+const threads = new Threads();
