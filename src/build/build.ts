@@ -3,7 +3,8 @@
 import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { Inventory } from '../bundle/inventory.ts';
-import { planBundle, writeBundle, type BundlePlan } from '../bundle/write.ts';
+import { FileTarget, temporary } from '../bundle/target.ts';
+import { BundleWriter, planBundle, type BundlePlan } from '../bundle/write.ts';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import type { Digest } from '../store/digest.ts';
@@ -14,7 +15,7 @@ import { SLOT_COUNT } from '../trust/slots.ts';
 import { claimStore } from './claim.ts';
 import { storeConfigs } from './configs.ts';
 import { byKey, SOURCES, type Sources } from './context.ts';
-import { fetchMissing, findMissing, listNeeds } from './gather.ts';
+import { collect, findMissing, listNeeds, type Gathering, type Need } from './gather.ts';
 import { ownSignature } from './lock-signature.ts';
 import type { Lock } from './lockfile.ts';
 import { manifestDigest, type Manifest } from './manifest.ts';
@@ -52,7 +53,7 @@ export interface BuiltBundle {
  *   DISK_FULL, LOCKED, INTERRUPTED, and the codes of sources and signers
  */
 export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
-  const { manifest, lock, signers, emit, signal } = input;
+  const { manifest, lock, signers } = input;
   const out = resolve(input.out);
   checkLock(manifest, lock);
   if (signers.length > SLOT_COUNT) {
@@ -65,10 +66,15 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
   const { store } = input.context;
   const release = await claimStore(store, 'build');
   try {
-    const plan = await gather(input, out, stale);
-    const signatures = await signAll(plan.sums, signers);
-    emit({ type: 'stage', name: 'write', totalBytes: plan.size });
-    await writeBundle(out, plan, signatures, store, { emit, ...(signal ? { signal } : {}) });
+    const { plan, gathering, context } = await prepare(input, out, stale);
+    const writer = new BundleWriter(plan, await FileTarget.create(out));
+    try {
+      await collect(gathering, writer, context);
+      await writer.finish(await signAll(plan.sums, signers));
+    } catch (error) {
+      await writer.discard();
+      throw error;
+    }
     return { path: out, digest: plan.digest, size: plan.size };
   } catch (error) {
     throw asSealiftError(error, `building ${out}`);
@@ -94,26 +100,47 @@ async function signAll(sums: Uint8Array, signers: readonly Signer[]): Promise<st
   return [...signatures.values()];
 }
 
-/** Everything up to the bytes: all blobs in the store, and the plan of the archive. */
-async function gather(input: BuildInput, out: string, stale: number): Promise<BundlePlan> {
+/** Everything that is known before the first byte is fetched. */
+interface Prepared {
+  plan: BundlePlan;
+  gathering: Gathering;
+  context: SourceContext;
+}
+
+async function prepare(input: BuildInput, out: string, stale: number): Promise<Prepared> {
   const { manifest, lock, sources = SOURCES } = input;
   const context = { ...input.context, platform: lock.platform, emit: input.emit, signal: input.signal };
+  const { store } = context;
   checkAnchors(lock, await readAnchors(manifest, context.baseDir));
-  await storeConfigs(manifest, lock, context.baseDir, context.store);
+  await storeConfigs(manifest, lock, context.baseDir, store);
   for (const model of lock.models) {
     const own = ownSignature(model);
-    if (own) await context.store.addBytes(own.bytes);
+    if (own) await store.addBytes(own.bytes);
   }
   const needs = await listNeeds(lock, context, sources);
   const inventory = composeInventory(manifest, lock);
-  const plan = await planBundle(inventory, provenanceOf(inventory, manifest, lock), context.store);
-  const missing = await findMissing(needs, context);
+  const plan = await planBundle(inventory, provenanceOf(inventory, manifest, lock), store);
+  const gathering = await findMissing([...needs, ...storedAlready(plan, needs)], context);
   await demandSpace([
-    { folder: context.store.root, what: 'downloads', bytes: missing.bytes },
+    { folder: store.root, what: 'downloads', bytes: gathering.bytes },
     { folder: dirname(out), what: 'bundle', bytes: plan.size - stale },
   ]);
-  await fetchMissing(missing, context);
-  return plan;
+  return { plan, gathering, context };
+}
+
+/** Manifests of images, configuration files, our own signatures: the store has got them a moment ago. */
+function storedAlready(plan: BundlePlan, needs: readonly Need[]): Need[] {
+  const listed = new Set(needs.map(({ digest }) => digest));
+  const others = plan.blobs.filter(({ digest }) => !listed.has(digest) && !plan.generated.has(digest));
+  return others.map(({ digest, size }) => ({
+    digest,
+    size,
+    kind: 'blob',
+    label: digest,
+    local: false,
+    find: () =>
+      Promise.reject(new SealiftError('STORE_DAMAGED', `the store lost ${digest} during the build`)),
+  }));
 }
 
 /** Before hours of downloading. @throws {SealiftError} DISK_FULL, naming every file system that is too small */
@@ -188,5 +215,5 @@ async function checkOut(out: string, overwrite: boolean): Promise<number> {
       hint: there.isFile() ? 'name another file with --output, or remove it' : 'name a file with --output',
     });
   }
-  return (await stat(`${out}.partial`).catch(() => undefined))?.size ?? 0;
+  return (await stat(temporary(out)).catch(() => undefined))?.size ?? 0;
 }

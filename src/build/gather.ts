@@ -1,27 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Brings everything that a lock names into the store, and nothing twice. */
-import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
-import { SealiftError } from '../errors.ts';
+/**
+ * Brings everything that a lock names into a bundle, and nothing over the network twice. What the store or a local
+ * folder has is copied by threads; the rest is fetched into the store meanwhile, and goes on into the bundle in the pass
+ * in which it is hashed.
+ */
+import type { BundleWriter } from '../bundle/write.ts';
+import { asSealiftError, SealiftError } from '../errors.ts';
 import type { ItemKind } from '../events.ts';
-import { hexOf, type Expected } from '../store/digest.ts';
-import type { BlobSource, Store } from '../store/store.ts';
+import type { Expected } from '../store/digest.ts';
+import { sourceChanged } from '../store/download.ts';
+import type { BlobSource } from '../store/store.ts';
+import { transferAll, TransferError, type WholeFile } from '../store/transfer.ts';
 import { outcomeOf, type Sources } from './context.ts';
 import { storedManifest, storeImageMeta } from './image.ts';
 import type { Lock, LockedImage, LockedModel } from './lockfile.ts';
 import { inParallel } from './pool.ts';
+import { isLocal } from './sources/index.ts';
 import type { ResolvedImage, SourceContext } from './sources/source.ts';
 
-/** A blob that the bundle carries, and where it comes from when the store lacks it. */
+/** A blob that the bundle carries, and how to find where it comes from when the store lacks it. */
 export interface Need extends Expected {
   kind: ItemKind;
   label: string;
-  source: BlobSource;
+  /** Whether it can be read where it is, without a copy in the store. */
+  local: boolean;
+  find: () => Promise<BlobSource>;
 }
 
-export interface Missing {
-  needs: Need[];
-  /** Bytes still to come; what partial downloads hold is not counted. */
+/** A blob that is on this machine, in a file of its own. */
+export interface Ready extends Expected {
+  label: string;
+  path: string;
+  /** Where to get it when the store's copy has rotted; undefined for a file that a person named. */
+  again: Need | undefined;
+}
+
+export interface Gathering {
+  ready: Ready[];
+  missing: Need[];
+  /** Bytes still to come into the store; what partial downloads hold is not counted. */
   bytes: number;
 }
 
@@ -39,7 +56,6 @@ export async function listNeeds(lock: Lock, context: SourceContext, sources: Sou
 
 async function imageNeeds(image: LockedImage, context: SourceContext, sources: Sources): Promise<Need[]> {
   const resolved = lazily(() => resolveLocked(image, context, sources));
-  const source = (blob: Expected): BlobSource => later(async () => (await resolved()).blob(blob));
   let manifest = await storedManifest(image.name, image.manifest, context.store);
   manifest ??= await storeImageMeta(image.name, await resolved(), context);
   const { config, layers } = manifest;
@@ -48,7 +64,8 @@ async function imageNeeds(image: LockedImage, context: SourceContext, sources: S
     size: blob.size,
     kind: 'blob',
     label: i === 0 ? `${image.name} config` : `${image.name} layer ${i}/${layers.length}`,
-    source: source(blob),
+    local: isLocal(image.from),
+    find: async () => (await resolved()).blob(blob),
   }));
 }
 
@@ -79,47 +96,120 @@ function modelNeeds(model: LockedModel, context: SourceContext, sources: Sources
     size,
     kind: 'file',
     label: `${model.name}/${path}`,
-    source: later(async () => (await resolved()).file(path)),
+    local: isLocal(model.from),
+    find: async () => (await resolved()).file(path),
   }));
 }
 
-/** Splits off what the store lacks; what it has is reported as cached. */
-export async function findMissing(needs: readonly Need[], context: SourceContext): Promise<Missing> {
-  const missing: Missing = { needs: [], bytes: 0 };
+/** Divides the needs into what is on this machine and what has to come over the network. */
+export async function findMissing(needs: readonly Need[], context: SourceContext): Promise<Gathering> {
+  const { store } = context;
+  const found: Gathering = { ready: [], missing: [], bytes: 0 };
   for (const need of needs) {
-    if (await context.store.has(need)) {
-      context.emit({
-        type: 'item-start',
-        id: need.digest,
-        kind: need.kind,
-        label: need.label,
-        bytes: need.size,
-      });
-      context.emit({ type: 'item-end', id: need.digest, outcome: 'cached' });
+    if (await store.has(need)) {
+      found.ready.push({ ...need, path: store.path(need.digest), again: need });
       continue;
     }
-    missing.needs.push(need);
-    missing.bytes += need.size - (await partialBytes(context.store, need));
+    const path = need.local ? (await need.find()).path : undefined;
+    if (path !== undefined) {
+      found.ready.push({ ...need, path, again: undefined });
+      continue;
+    }
+    found.missing.push(need);
+    found.bytes += need.size - (await store.arrived(need));
   }
-  return missing;
+  return found;
 }
 
-/** What an earlier, interrupted download of the blob already takes up on the disk. */
-async function partialBytes(store: Store, { digest, size }: Expected): Promise<number> {
-  const info = await stat(join(store.root, 'partial', hexOf(digest))).catch(() => undefined);
-  return Math.min(info?.size ?? 0, size);
+/** Everything into the bundle. What was fetched before a failure or a kill stays in the store. */
+export async function collect(
+  { ready, missing }: Gathering,
+  writer: BundleWriter,
+  context: SourceContext,
+): Promise<void> {
+  const totalBytes = [...ready, ...missing].reduce((sum, { size }) => sum + size, 0);
+  context.emit({ type: 'stage', name: 'build', totalBytes });
+  const rotten: Need[] = [];
+  const work = [
+    async (signal: AbortSignal) =>
+      void rotten.push(...(await copyReady(ready, writer, { ...context, signal }))),
+    (signal: AbortSignal) => fetchMissing(missing, writer, { ...context, signal }),
+  ];
+  await inParallel(work, context.signal, (part, signal) => part(signal));
+  await fetchMissing(rotten, writer, context);
 }
 
-/** Downloads, some at a time. What was finished before a failure or a kill stays in the store. */
-export async function fetchMissing({ needs }: Missing, context: SourceContext): Promise<void> {
+/** @returns what the store has only in a rotten copy, which is removed */
+async function copyReady(
+  ready: readonly Ready[],
+  writer: BundleWriter,
+  context: SourceContext,
+): Promise<Need[]> {
+  if (ready.length === 0) return [];
+  const { emit, signal, store } = context;
+  const id = 'ready';
+  const bytes = ready.reduce((sum, { size }) => sum + size, 0);
+  emit({ type: 'item-start', id, kind: 'bundle', label: 'what is on this machine already', bytes });
+  // In the order of the bundle, which is written once through.
+  const ordered = ready.toSorted((a, b) => (a.digest < b.digest ? -1 : 1));
+  const onBytes = (delta: number): void => {
+    writer.wrote(delta);
+    emit({ type: 'item-progress', id, delta });
+  };
+  try {
+    const jobs = ordered.map(({ path, size, digest }) => ({
+      from: { path, length: size } satisfies WholeFile,
+      to: writer.place(digest),
+    }));
+    const results = await transferAll(jobs, { onBytes, signal });
+    const rotten = ordered.flatMap((blob, i) => judge(blob, results[i]!) ?? []);
+    for (const need of rotten) {
+      await store.remove(need.digest);
+      const message = `the store's copy of ${need.label} is damaged, and is fetched again`;
+      emit({ type: 'warning', code: 'STORE_DAMAGED', message });
+    }
+    emit({ type: 'item-end', id, outcome: 'done' });
+    return rotten;
+  } catch (error) {
+    emit({ type: 'item-end', id, outcome: outcomeOf(error) });
+    throw error;
+  }
+}
+
+/**
+ * @returns what has to be fetched again; undefined when the copy is right
+ * @throws {SealiftError} SOURCE_CHANGED for a file that a person named; DISK_FULL, IO_ERROR
+ */
+function judge(
+  { digest, size, label, path, again }: Ready,
+  result: string | TransferError,
+): Need | undefined {
+  if (result === digest) return undefined;
+  const changed = typeof result === 'string' || ['EBADSIZE', 'EEND', 'ENOENT'].includes(result.code);
+  if (!changed) throw asSealiftError(result, `copying ${path} into the bundle`);
+  if (again !== undefined) return again;
+  throw sourceChanged(
+    `${label}: ${path}`,
+    { digest, size },
+    typeof result === 'string' ? result : result.message,
+  );
+}
+
+/** Downloads, some at a time, each into the bundle in the pass in which it is hashed. */
+async function fetchMissing(
+  needs: readonly Need[],
+  writer: BundleWriter,
+  context: SourceContext,
+): Promise<void> {
   const { emit, store } = context;
-  emit({ type: 'stage', name: 'fetch', totalBytes: needs.reduce((sum, need) => sum + need.size, 0) });
   await inParallel(needs, context.signal, async (need, signal) => {
-    const id = need.digest;
-    emit({ type: 'item-start', id, kind: need.kind, label: need.label, bytes: need.size });
+    const { digest: id, kind, label, size } = need;
+    emit({ type: 'item-start', id, kind, label, bytes: size });
     const onBytes = (delta: number): void => emit({ type: 'item-progress', id, delta });
     try {
-      await store.add(need, need.source, { onBytes, signal, what: need.label });
+      const source = await need.find();
+      await store.add(need, source, { onBytes, signal, what: label, to: writer.place(id) });
+      writer.wrote(size);
       emit({ type: 'item-end', id, outcome: 'done' });
     } catch (error) {
       emit({ type: 'item-end', id, outcome: outcomeOf(error) });
@@ -132,9 +222,4 @@ export async function fetchMissing({ needs }: Missing, context: SourceContext): 
 function lazily<T>(make: () => Promise<T>): () => Promise<T> {
   let made: Promise<T> | undefined;
   return () => (made ??= make());
-}
-
-/** A source that is found only when its content is wanted. */
-function later(find: () => Promise<BlobSource>): BlobSource {
-  return { open: async (offset, signal) => (await find()).open(offset, signal) };
 }

@@ -1,29 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The deterministic writer: the same inventory, provenance and blobs give the same bytes from `bundle.json` on (FORMAT.md §7). */
-import { open, rename, rm, type FileHandle } from 'node:fs/promises';
-import { basename, dirname } from 'node:path';
-import { asSealiftError, type SealiftError } from '../errors.ts';
-import { silent, type Emit } from '../events.ts';
+import { asSealiftError } from '../errors.ts';
 import { canonicalJson } from '../json.ts';
-import { digestOf, Hasher, type Digest, type Expected } from '../store/digest.ts';
-import { fsyncDir } from '../store/files.ts';
-import { writeFully } from '../store/store.ts';
+import { digestOf, type Digest, type Expected } from '../store/digest.ts';
+import type { Store } from '../store/store.ts';
+import type { Stretch } from '../store/transfer.ts';
 import { encodeSlot, SLOT_BYTES, SLOT_COUNT } from '../trust/slots.ts';
 import { parseInventory, type Inventory } from './inventory.ts';
 import { deriveLayout } from './layout.ts';
 import { MAX_IMAGE_JSON_BYTES } from './limits.ts';
 import { parseImageManifest } from './oci.ts';
 import { blobName, formatSums, slotName, SUMS_NAME, type DocumentName } from './sums.ts';
-import { END_OF_ARCHIVE, memberBytes, padding, tarHeader } from './tar.ts';
+import { BLOCK_BYTES, END_OF_ARCHIVE, memberBytes, padding, tarHeader } from './tar.ts';
+import { FileTarget, type ByteTarget } from './target.ts';
 
-/** Where the writer gets blobs from; a Store is one. */
+/** Where a plan gets the manifests of images from; a Store is one. */
 export interface BlobReader {
-  /** @param reuse chunks may share one buffer: each is valid until the next is asked for */
-  stream(digest: Digest, reuse?: boolean): AsyncIterable<Uint8Array>;
   /** A small blob, checked against its digest. */
   readBytes(expected: Expected, maxBytes: number): Promise<Buffer>;
-  /** The error for a blob that does not hash to its name. */
-  rotten(digest: Digest): SealiftError;
 }
 
 export interface BundlePlan {
@@ -36,11 +30,6 @@ export interface BundlePlan {
   documents: readonly (readonly [DocumentName, Buffer])[];
   generated: ReadonlyMap<Digest, Buffer>;
   blobs: readonly Expected[];
-}
-
-export interface WriteOptions {
-  emit?: Emit;
-  signal?: AbortSignal;
 }
 
 /**
@@ -85,107 +74,141 @@ export async function planBundle(
   return { sums, digest: digestOf(sums), size, documents, generated: layout.generated, blobs: ordered };
 }
 
+/** Where the members of an archive lie. */
+interface Place {
+  name: string;
+  /** Of the header. */
+  offset: number;
+  /** Bytes of content. */
+  size: number;
+}
+
+/** Pieces between the blobs are gathered to this many bytes: a model of 20,000 files has 20,000 headers. */
+const GATHER_BYTES = 1024 * 1024;
+
 /**
- * Writes the archive to a temporary name beside `path`, fsyncs it and renames it. Every blob is hashed once more
- * on its way from the store, so a bundle never carries what its SHA256SUMS does not say.
- * @param signatures Sigstore bundles over `plan.sums`, at most eight
- * @throws {SealiftError} STORE_DAMAGED, DISK_FULL, IO_ERROR, INTERRUPTED
+ * Writes an archive in any order: blobs as they come, by threads, and at the end everything that lies between them.
+ * Whoever writes a blob has verified it, so a bundle never carries what its SHA256SUMS does not say.
+ */
+export class BundleWriter {
+  readonly #plan: BundlePlan;
+  readonly #target: ByteTarget;
+  readonly #blobs: ReadonlyMap<Digest, Place>;
+  readonly #blobsAt: number;
+
+  /** @param target is the writer's from now on */
+  constructor(plan: BundlePlan, target: ByteTarget) {
+    this.#plan = plan;
+    this.#target = target;
+    let offset = headBytes(plan);
+    this.#blobsAt = offset;
+    const blobs = new Map<Digest, Place>();
+    for (const { digest, size } of plan.blobs) {
+      blobs.set(digest, { name: blobName(digest), offset, size });
+      offset += memberBytes(size);
+    }
+    this.#blobs = blobs;
+  }
+
+  /** Where the content of a blob goes. */
+  place(digest: Digest): Stretch[] {
+    const { offset, size } = this.#blobs.get(digest)!;
+    return this.#target.stretches(offset + BLOCK_BYTES, size);
+  }
+
+  /** Told of bytes that have been written to a place. */
+  wrote(bytes: number): void {
+    this.#target.wrote(bytes);
+  }
+
+  /**
+   * Writes what lies between the blobs, makes the archive durable, and gives it its name. Every blob that the plan does
+   * not make itself must have been written.
+   * @param signatures Sigstore bundles over `plan.sums`, at most eight
+   * @throws {SealiftError} DISK_FULL, IO_ERROR
+   */
+  async finish(signatures: readonly string[]): Promise<void> {
+    try {
+      this.#target.write(this.#head(signatures), 0);
+      this.#frames();
+      await this.#target.finish();
+    } catch (error) {
+      throw asSealiftError(error, `writing ${this.#target.name}`);
+    }
+  }
+
+  /** Leaves nothing. */
+  async discard(): Promise<void> {
+    await this.#target.discard();
+  }
+
+  #head(signatures: readonly string[]): Buffer {
+    const { sums, documents } = this.#plan;
+    const slots = Array.from(
+      { length: SLOT_COUNT },
+      (_, slot) => [slotName(slot), encodeSlot(signatures[slot])] as const,
+    );
+    const members = [[SUMS_NAME, sums], ...slots, ...documents] as const;
+    return Buffer.concat(
+      members.flatMap(([name, bytes]) => [
+        tarHeader(name, bytes.length),
+        bytes,
+        Buffer.alloc(padding(bytes.length)),
+      ]),
+    );
+  }
+
+  /** Headers, the blobs that the plan makes, padding, the end mark; what adjoins is written together. */
+  #frames(): void {
+    let at = this.#blobsAt;
+    let pieces: Buffer[] = [];
+    let size = 0;
+    const add = (piece: Buffer): void => {
+      pieces.push(piece);
+      size += piece.length;
+    };
+    const flush = (next: number): void => {
+      if (size > 0) this.#target.write(Buffer.concat(pieces), at);
+      pieces = [];
+      size = 0;
+      at = next;
+    };
+    for (const [digest, place] of this.#blobs) {
+      add(tarHeader(place.name, place.size));
+      const own = this.#plan.generated.get(digest);
+      const content = place.offset + BLOCK_BYTES;
+      if (own === undefined) flush(content + place.size);
+      else add(own);
+      add(Buffer.alloc(padding(place.size)));
+      if (size >= GATHER_BYTES) flush(at + size);
+    }
+    add(END_OF_ARCHIVE);
+    flush(at);
+  }
+}
+
+const headBytes = ({ sums, documents }: BundlePlan): number =>
+  [sums.length, ...Array<number>(SLOT_COUNT).fill(SLOT_BYTES), ...documents.map(([, bytes]) => bytes.length)]
+    .map(memberBytes)
+    .reduce((sum, bytes) => sum + bytes, 0);
+
+/**
+ * Writes a bundle whose blobs are all in one store.
+ * @throws {SealiftError} STORE_DAMAGED, DISK_FULL, IO_ERROR
  */
 export async function writeBundle(
   path: string,
   plan: BundlePlan,
   signatures: readonly string[],
-  blobs: BlobReader,
-  options: WriteOptions = {},
+  store: Store,
 ): Promise<void> {
-  const temp = `${path}.partial`;
+  const writer = new BundleWriter(plan, await FileTarget.create(path));
   try {
-    const handle = await open(temp, 'w', 0o644);
-    try {
-      await new Writer(handle, path, options).archive(plan, signatures, blobs);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-    await rename(temp, path);
-    await fsyncDir(dirname(path));
+    const blobs = plan.blobs.filter(({ digest }) => !plan.generated.has(digest));
+    for (const blob of blobs) await store.copy(blob, writer.place(blob.digest));
+    await writer.finish(signatures);
   } catch (error) {
-    await rm(temp, { force: true });
-    throw asSealiftError(error, `writing ${path}`);
-  }
-}
-
-/** Small writes are gathered to this many bytes: a model of 20,000 files is 60,000 of them. */
-const GATHER_BYTES = 1024 * 1024;
-
-class Writer {
-  readonly #handle: FileHandle;
-  readonly #emit: Emit;
-  readonly #signal: AbortSignal | undefined;
-  /** The archive is one item of progress: a model of 20,000 files must not be 20,000 lines of a log. */
-  readonly #item: string;
-  readonly #gathered = Buffer.allocUnsafe(GATHER_BYTES);
-  #used = 0;
-
-  constructor(handle: FileHandle, path: string, options: WriteOptions) {
-    this.#handle = handle;
-    this.#item = path;
-    this.#emit = options.emit ?? silent;
-    this.#signal = options.signal;
-  }
-
-  async archive(plan: BundlePlan, signatures: readonly string[], blobs: BlobReader): Promise<void> {
-    this.#emit({
-      type: 'item-start',
-      id: this.#item,
-      kind: 'bundle',
-      label: basename(this.#item),
-      bytes: plan.size,
-    });
-    await this.#member(SUMS_NAME, plan.sums);
-    for (let slot = 0; slot < SLOT_COUNT; slot++)
-      await this.#member(slotName(slot), encodeSlot(signatures[slot]));
-    for (const [name, bytes] of plan.documents) await this.#member(name, bytes);
-    for (const blob of plan.blobs) {
-      const own = plan.generated.get(blob.digest);
-      if (own) await this.#member(blobName(blob.digest), own);
-      else await this.#blob(blob, blobs);
-    }
-    await this.#write(END_OF_ARCHIVE);
-    await this.#flush();
-    this.#emit({ type: 'item-end', id: this.#item, outcome: 'done' });
-  }
-
-  async #member(name: string, bytes: Uint8Array): Promise<void> {
-    await this.#write(tarHeader(name, bytes.length));
-    await this.#write(bytes);
-    await this.#write(Buffer.alloc(padding(bytes.length)));
-  }
-
-  async #blob(blob: Expected, blobs: BlobReader): Promise<void> {
-    await this.#write(tarHeader(blobName(blob.digest), blob.size));
-    const hasher = new Hasher();
-    for await (const chunk of blobs.stream(blob.digest, true)) {
-      this.#signal?.throwIfAborted();
-      hasher.update(chunk);
-      await this.#write(chunk);
-    }
-    if (hasher.size !== blob.size || hasher.digest() !== blob.digest) {
-      throw blobs.rotten(blob.digest);
-    }
-    await this.#write(Buffer.alloc(padding(blob.size)));
-  }
-
-  async #write(bytes: Uint8Array): Promise<void> {
-    this.#emit({ type: 'item-progress', id: this.#item, delta: bytes.length });
-    if (this.#used + bytes.length > GATHER_BYTES) await this.#flush();
-    if (bytes.length >= GATHER_BYTES) return writeFully(this.#handle, bytes);
-    this.#gathered.set(bytes, this.#used);
-    this.#used += bytes.length;
-  }
-
-  async #flush(): Promise<void> {
-    await writeFully(this.#handle, this.#gathered.subarray(0, this.#used));
-    this.#used = 0;
+    await writer.discard();
+    throw error;
   }
 }

@@ -129,7 +129,7 @@ export async function openSources(
   const { env } = io;
   return {
     baseDir: dirname(resolve(file.path)),
-    store: await Store.open(storeFolder(flags.store, env)),
+    store: await Store.open(storeFolder(flags.store, env), 'cache'),
     platform: file.manifest.platform,
     docker: engineSocket(flags.engine, env),
     credentials: new Credentials({ configFile: join(dockerConfigFolder(env), 'config.json'), runHelper }),

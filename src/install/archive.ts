@@ -18,7 +18,7 @@ import { END_OF_ARCHIVE, padding, tarHeader } from '../bundle/tar.ts';
 import { SealiftError } from '../errors.ts';
 import { canonicalJson } from '../json.ts';
 import { Hasher, type Digest, type Expected } from '../store/digest.ts';
-import { writeFully } from '../store/store.ts';
+import { writeFully } from '../store/download.ts';
 
 /** The part of a VerifiedBundle that an archive is made from. */
 export interface ArchiveSource {

@@ -1,83 +1,105 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * Bytes by digest. `blobs/sha256/<hex>` holds finished blobs only: content lands there by rename after its
- * digest matched and it was fsynced, so whatever is there is whole. `partial/<hex>` holds what a download has
- * brought so far; it survives a kill and is hashed again from the start when the download goes on.
+ * digest matched, so whatever is there is whole. `partial/<hex>` holds what a download has brought so far; it survives
+ * a kill, and is hashed when it is complete.
  */
 import { randomUUID } from 'node:crypto';
+import { constants, statSync } from 'node:fs';
 import { mkdir, open, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import pLimit from 'p-limit';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import { digestOf, Hasher, hexOf, type Digest, type Expected } from './digest.ts';
+import { Download, sourceChanged, writeFully, type BlobSource } from './download.ts';
 import { fsyncDir, readFileChunks } from './files.ts';
+import { transfer, type Stretch } from './transfer.ts';
 
-/** How often a body that broke off without bringing a single byte is opened again. */
-const ATTEMPTS_WITHOUT_PROGRESS = 4;
-
-export interface BlobSource {
-  /**
-   * Opens the content at `offset` or earlier; `offset` of the result says where the body really starts
-   * (0 from servers that ignore ranges). A chunk of the body is the receiver's until it asks for the next one.
-   */
-  open(offset: number, signal?: AbortSignal): Promise<{ offset: number; body: AsyncIterable<Uint8Array> }>;
-}
+export type { BlobSource } from './download.ts';
 
 export interface AddOptions {
   /** Called with bytes gained; negative when a download has to start over. */
-  onBytes?: (delta: number) => void;
-  signal?: AbortSignal;
+  onBytes?: ((delta: number) => void) | undefined;
+  signal?: AbortSignal | undefined;
   /** What the blob is, for messages. */
   what?: string;
 }
+
+export interface ArrivalOptions extends AddOptions {
+  /** Where the content is also written, in the pass in which it is hashed. */
+  to?: readonly Stretch[] | undefined;
+}
+
+/**
+ * `durable`: a blob survives a power cut before anything refers to it. `cache`: it may be lost, since it is hashed
+ * whenever it is used, and can be fetched again; nothing waits for the disk.
+ */
+export type StoreKind = 'durable' | 'cache';
+
+/** Blobs that are placed at the same time: the disk has work while others are hashed. */
+const PLACED_AT_ONCE = 8;
 
 export class Store {
   readonly root: string;
   /** Blobs on their way, so that two users of one blob in one process share one download. */
   readonly #arriving = new Map<Digest, Promise<void>>();
 
-  private constructor(root: string) {
+  readonly #durable: boolean;
+
+  private constructor(root: string, kind: StoreKind) {
     this.root = root;
+    this.#durable = kind === 'durable';
   }
 
-  static async open(root: string): Promise<Store> {
+  static async open(root: string, kind: StoreKind = 'durable'): Promise<Store> {
     await mkdir(join(root, 'blobs', 'sha256'), { recursive: true });
     await mkdir(join(root, 'partial'), { recursive: true });
-    return new Store(root);
+    return new Store(root, kind);
   }
 
   path(digest: Digest): string {
     return join(this.root, 'blobs', 'sha256', hexOf(digest));
   }
 
+  // oxlint-disable-next-line require-await
   async has(expected: Expected): Promise<boolean> {
+    // Synchronously, because this is asked of 20,000 files in a row, and a thread's answer takes ten times as long.
     try {
-      const info = await stat(this.path(expected.digest));
-      return info.isFile() && info.size === expected.size;
+      const info = statSync(this.path(expected.digest), { throwIfNoEntry: false });
+      return info !== undefined && info.isFile() && info.size === expected.size;
     } catch {
       return false;
     }
   }
 
   /**
-   * Brings a blob whose digest is known, going on with an earlier partial download.
+   * Brings a blob whose digest is known, going on with an earlier partial download. One of a cache that has rotted is
+   * brought again.
    * @throws {SealiftError} SOURCE_CHANGED when the bytes differ (nothing is kept); NETWORK_ERROR when the
    *   source stops making progress (the partial is kept); DISK_FULL, IO_ERROR
    */
-  async add(expected: Expected, source: BlobSource, options: AddOptions = {}): Promise<void> {
+  async add(expected: Expected, source: BlobSource, options: ArrivalOptions = {}): Promise<void> {
     const arriving = this.#arriving.get(expected.digest);
-    if (arriving) return arriving;
+    if (arriving) {
+      await arriving;
+      if (options.to) await this.copy(expected, options.to, options);
+      return;
+    }
     const added = this.#add(expected, source, options).finally(() => this.#arriving.delete(expected.digest));
     this.#arriving.set(expected.digest, added);
     return added;
   }
 
-  async #add(expected: Expected, source: BlobSource, options: AddOptions): Promise<void> {
-    if (await this.has(expected)) return;
+  async #add(expected: Expected, source: BlobSource, options: ArrivalOptions): Promise<void> {
+    if (await this.has(expected)) {
+      if (options.to === undefined || (await this.#copied(expected, options.to, options))) return;
+      await this.remove(expected.digest);
+    }
     const what = options.what ?? expected.digest;
-    const partial = join(this.root, 'partial', hexOf(expected.digest));
-    const handle = await open(partial, 'a+', 0o644);
+    const partial = this.#partial(expected.digest);
+    const handle = await open(partial, constants.O_RDWR | constants.O_CREAT, 0o644);
     try {
-      await new Download(partial, handle, expected, what, options).complete(source);
+      await this.#bring(handle, expected, source, { ...options, what });
     } catch (error) {
       await handle.close();
       if (error instanceof SealiftError && error.code === 'SOURCE_CHANGED')
@@ -86,6 +108,98 @@ export class Store {
     }
     await handle.close();
     await this.#publish(partial, expected.digest);
+  }
+
+  /**
+   * A partial that a power cut tore (sizes reach the disk before data) must not be blamed on the source: when a
+   * resumed download does not match, it is brought once more from the start.
+   */
+  async #bring(
+    handle: FileHandle,
+    expected: Expected,
+    source: BlobSource,
+    options: ArrivalOptions & { what: string },
+  ): Promise<void> {
+    const download = new Download(handle, expected, options);
+    const job = {
+      from: [{ fd: handle.fd, offset: 0, length: expected.size }],
+      ...(options.to && { to: options.to }),
+    };
+    const resumed = (await download.resume()) > 0;
+    await download.bring(source);
+    let digest = await transfer(job, { signal: options.signal });
+    if (digest !== expected.digest && resumed) {
+      await download.restart();
+      await download.bring(source);
+      digest = await transfer(job, { signal: options.signal });
+    }
+    if (digest !== expected.digest) throw sourceChanged(options.what, expected, digest);
+    if (this.#durable) await handle.sync();
+  }
+
+  /** Bytes of a blob that an earlier, interrupted download left. */
+  async arrived({ digest, size }: Expected): Promise<number> {
+    const info = await stat(this.#partial(digest)).catch(() => undefined);
+    return Math.min(info?.size ?? 0, size);
+  }
+
+  /**
+   * Copies a blob of the store, hashed on its way.
+   * @throws {SealiftError} STORE_DAMAGED
+   */
+  async copy(expected: Expected, to: readonly Stretch[], options: AddOptions = {}): Promise<void> {
+    if (!(await this.#copied(expected, to, options))) throw this.rotten(expected.digest);
+  }
+
+  /** Whether what was copied was right. */
+  async #copied(expected: Expected, to: readonly Stretch[], options: AddOptions): Promise<boolean> {
+    const from = { path: this.path(expected.digest), length: expected.size };
+    const { onBytes, signal } = options;
+    const found = await transfer({ from, to }, { onBytes, signal }).catch((error: unknown) => {
+      throw asSealiftError(error, `copying ${options.what ?? expected.digest} out of ${this.root}`);
+    });
+    if (found === expected.digest) return true;
+    onBytes?.(-expected.size);
+    return false;
+  }
+
+  /**
+   * Places blobs that somebody else writes and verifies, several at a time.
+   * @param fill writes a blob to where it is told; returns only when its digest has matched
+   * @throws {SealiftError} what `fill` throws, when all have come to rest; DISK_FULL, IO_ERROR
+   */
+  async place(
+    blobs: readonly Expected[],
+    fill: (blob: Expected, to: readonly Stretch[]) => Promise<void>,
+  ): Promise<void> {
+    const limit = pLimit(PLACED_AT_ONCE);
+    let failed: { error: unknown } | undefined;
+    const one = async (blob: Expected): Promise<void> => {
+      if (failed !== undefined || (await this.has(blob))) return;
+      await this.#placeOne(blob, fill).catch((error: unknown) => (failed ??= { error }));
+    };
+    await Promise.all(blobs.map((blob) => limit(() => one(blob))));
+    if (this.#durable) await fsyncDir(join(this.root, 'blobs', 'sha256'));
+    if (failed !== undefined) throw asSealiftError(failed.error, `storing a blob in ${this.root}`);
+  }
+
+  async #placeOne(
+    blob: Expected,
+    fill: (blob: Expected, to: readonly Stretch[]) => Promise<void>,
+  ): Promise<void> {
+    const partial = this.#partial(blob.digest);
+    const handle = await open(partial, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, 0o644);
+    try {
+      await fill(blob, [{ fd: handle.fd, offset: 0, length: blob.size }]);
+      if (this.#durable) await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(partial, this.path(blob.digest));
+  }
+
+  #partial(digest: Digest): string {
+    return join(this.root, 'partial', hexOf(digest));
   }
 
   async addBytes(bytes: Uint8Array): Promise<Expected> {
@@ -118,7 +232,7 @@ export class Store {
           await writeFully(handle, chunk);
           options.onBytes?.(chunk.length);
         }
-        await handle.sync();
+        if (this.#durable) await handle.sync();
       } finally {
         await handle.close();
       }
@@ -172,126 +286,7 @@ export class Store {
   async #publish(temp: string, digest: Digest): Promise<void> {
     const path = this.path(digest);
     await rename(temp, path);
-    await fsyncDir(dirname(path));
-  }
-}
-
-/** One blob on its way into a partial file. */
-class Download {
-  readonly #path: string;
-  readonly #handle: FileHandle;
-  readonly #expected: Expected;
-  readonly #what: string;
-  readonly #options: AddOptions;
-  #hasher = new Hasher();
-
-  constructor(path: string, handle: FileHandle, expected: Expected, what: string, options: AddOptions) {
-    this.#path = path;
-    this.#handle = handle;
-    this.#expected = expected;
-    this.#what = what;
-    this.#options = options;
-  }
-
-  /**
-   * A partial that a power cut tore (sizes reach the disk before data) must not be blamed on the source: when a
-   * resumed download does not match, it is brought once more from the start.
-   */
-  async complete(source: BlobSource): Promise<void> {
-    await this.#resume();
-    const resumed = this.#hasher.size > 0;
-    await this.#run(source);
-    let digest = this.#hasher.digest();
-    if (digest !== this.#expected.digest && resumed) {
-      await this.#restart();
-      await this.#run(source);
-      digest = this.#hasher.digest();
-    }
-    if (digest !== this.#expected.digest) throw this.#changed(digest);
-    await this.#handle.sync();
-  }
-
-  /** Hashes what an earlier run left. Too much of it means another kind of mistake: start over. */
-  async #resume(): Promise<void> {
-    const { size } = await this.#handle.stat();
-    if (size > this.#expected.size) return this.#restart();
-    for await (const chunk of readFileChunks(this.#path, 0, size, true)) {
-      this.#hasher.update(chunk);
-      this.#options.onBytes?.(chunk.length);
-    }
-  }
-
-  async #run(source: BlobSource): Promise<void> {
-    let failures = 0;
-    while (this.#hasher.size < this.#expected.size) {
-      const before = this.#hasher.size;
-      // What open() throws, the source has already tried again as often as it makes sense.
-      const opened = await source.open(before, this.#options.signal);
-      try {
-        await this.#receive(opened);
-        if (this.#hasher.size < this.#expected.size)
-          throw new SealiftError('NETWORK_ERROR', `${this.#what} ended early`);
-      } catch (error) {
-        const retryable = error instanceof SealiftError && error.code === 'NETWORK_ERROR';
-        failures = this.#hasher.size > before ? 0 : failures + 1;
-        if (!retryable || failures >= ATTEMPTS_WITHOUT_PROGRESS) throw error;
-      }
-    }
-  }
-
-  async #receive({ offset, body }: Awaited<ReturnType<BlobSource['open']>>): Promise<void> {
-    let skip = this.#hasher.size - offset;
-    if (skip < 0)
-      throw new SealiftError(
-        'SOURCE_INVALID',
-        `${this.#what}: the source answered past the place it was asked for`,
-      );
-    if (offset === 0 && skip > 0) {
-      await this.#restart(); // hashing what is there again costs no more than downloading it
-      skip = 0;
-    }
-    for await (const chunk of body) {
-      this.#options.signal?.throwIfAborted();
-      const rest = chunk.subarray(Math.min(skip, chunk.length));
-      skip -= chunk.length - rest.length;
-      if (rest.length > 0) await this.#write(rest);
-    }
-  }
-
-  async #write(chunk: Uint8Array): Promise<void> {
-    if (this.#hasher.size + chunk.length > this.#expected.size) throw this.#changed(undefined);
-    await writeFully(this.#handle, chunk);
-    this.#hasher.update(chunk);
-    this.#options.onBytes?.(chunk.length);
-  }
-
-  async #restart(): Promise<void> {
-    if (this.#hasher.size > 0) this.#options.onBytes?.(-this.#hasher.size);
-    this.#hasher = new Hasher();
-    await this.#handle.truncate(0);
-  }
-
-  #changed(got: Digest | undefined): SealiftError {
-    return new SealiftError(
-      'SOURCE_CHANGED',
-      `${this.#what}: the source sends other bytes than the lock says`,
-      {
-        details: [
-          ['locked', `${this.#expected.digest} (${this.#expected.size} bytes)`],
-          ['received', got ?? `more than ${this.#expected.size} bytes`],
-        ],
-        hint: 'run again; if it stays so and the change is meant, run `sealift lock`, review it, then build',
-      },
-    );
-  }
-}
-
-/** FileHandle.write may write less than asked, for example when the disk is nearly full. */
-export async function writeFully(handle: FileHandle, chunk: Uint8Array): Promise<void> {
-  let done = 0;
-  while (done < chunk.length) {
-    const { bytesWritten } = await handle.write(chunk, done, chunk.length - done, null);
-    done += bytesWritten;
+    if (this.#durable) await fsyncDir(dirname(path));
   }
 }
 

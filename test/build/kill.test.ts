@@ -31,6 +31,8 @@ async function run(folder: string, hub: HubFixture, bytes = Infinity): Promise<n
   });
   const ended = once(child, 'exit') as Promise<[number | null]>;
   while (child.exitCode === null && served(hub) < bytes) await sleep(2);
+  // What has come completely needs a moment to be hashed and to get its name.
+  if (bytes < Infinity) await sleep(100);
   child.kill('SIGKILL'); // one that has ended does not mind
   return (await ended)[0];
 }

@@ -52,11 +52,7 @@ export async function consistent(
   change(changed);
   const read = (expected: Expected): Promise<Buffer> =>
     Promise.resolve(contents.get(expected.digest) ?? store.readBytes(expected, expected.size));
-  const reader: BlobReader = {
-    readBytes: read,
-    stream: (digest) => store.stream(digest),
-    rotten: (digest) => store.rotten(digest),
-  };
+  const reader: BlobReader = { readBytes: read };
   const plan = await planBundle(changed, provenanceOf(canonicalJson(changed)), reader);
   const blobs = await Promise.all(
     plan.blobs.map(async (b) => member(blobName(b.digest), plan.generated.get(b.digest) ?? (await read(b)))),

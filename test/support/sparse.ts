@@ -31,15 +31,7 @@ function digestOfSparse(size: number): Digest {
 }
 
 /** No blob is asked for: there are no images, and the large one is written here. */
-const nothing: BlobReader = {
-  stream: () => {
-    throw new TypeError('no blob is needed');
-  },
-  readBytes: () => Promise.reject(new TypeError('no blob is needed')),
-  rotten: () => {
-    throw new TypeError('no blob is needed');
-  },
-};
+const nothing: BlobReader = { readBytes: () => Promise.reject(new TypeError('no blob is needed')) };
 
 /** Writes headers and small members where they belong; what lies between is a hole. */
 export async function sparseBundle(path: string, size: number, signer: Person): Promise<SparseBundle> {

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Models from a local folder: `file:./weights`. */
-import { readdir, realpath, stat } from 'node:fs/promises';
+import { realpathSync, statSync } from 'node:fs';
+import { readdir, realpath } from 'node:fs/promises';
 import { join, relative, resolve, sep } from 'node:path';
 import { isSafePath } from '../../bundle/inventory.ts';
 import { asSealiftError, SealiftError } from '../../errors.ts';
 import type { Emit } from '../../events.ts';
-import { digestOf, Hasher, hexOf, type Digest } from '../../store/digest.ts';
+import { digestOf, hexOf, type Digest } from '../../store/digest.ts';
 import type { BlobSource } from '../../store/store.ts';
+import { transferAll, TransferError } from '../../store/transfer.ts';
 import { printable } from '../../text.ts';
-import { localSource, readLocal } from './local-file.ts';
+import { localSource } from './local-file.ts';
 import type { ModelSource, ResolvedModel, SourceContext, SourceFile } from './source.ts';
 
 /** Files of one model. */
@@ -30,9 +32,7 @@ export function folderModel(
       if (locked) return resolved(root, locked.revision, files, refused);
       const chosen = choose(files);
       for (const { path } of chosen) if (refused.has(path)) throw refused.get(path)!;
-      const hashed: (SourceFile & { digest: Digest })[] = [];
-      for (const file of chosen)
-        hashed.push({ ...file, digest: await hashFile(root, file, emit, context.signal) });
+      const hashed = await hashFiles(root, location, chosen, emit, context.signal);
       return resolved(root, revisionOf(hashed), hashed, refused);
     },
   };
@@ -78,7 +78,7 @@ async function listFolder(root: string, location: string): Promise<Listing> {
       const full = join(entry.parentPath, entry.name);
       const path = relative(realRoot, full).split(sep).join('/');
       try {
-        files.push({ path, size: await sizeOf(realRoot, full, path, entry.isSymbolicLink()) });
+        files.push({ path, size: sizeOf(realRoot, full, path, entry.isSymbolicLink()) });
       } catch (error) {
         refused.set(path, asSealiftError(error, `reading the model at ${root}`));
         files.push({ path, size: 0 });
@@ -90,38 +90,46 @@ async function listFolder(root: string, location: string): Promise<Listing> {
   return { files: files.toSorted((a, b) => (a.path < b.path ? -1 : 1)), refused };
 }
 
-/** Bytes of a file that may be carried. */
-async function sizeOf(realRoot: string, file: string, path: string, isLink: boolean): Promise<number> {
+/** Bytes of a file that may be carried. Synchronously: for 20,000 files that is a tenth of the time. */
+function sizeOf(realRoot: string, file: string, path: string, isLink: boolean): number {
   if (!isSafePath(path))
     throw new SealiftError('UNSAFE_NAME', `'${printable(path, 200)}' is not a name that a bundle can carry`);
   // A link is followed only to what the folder holds anyway: nobody packs /etc/shadow by unpacking a download.
-  const target = isLink ? await realpath(file) : file;
+  const target = isLink ? realpathSync(file) : file;
   if (!target.startsWith(realRoot + sep)) {
     throw new SealiftError('UNSAFE_NAME', `${printable(path, 200)} is a link that leads out of its folder`, {
       hint: 'copy the folder with its links resolved: cp -rL',
     });
   }
-  const info = await stat(target);
+  const info = statSync(target);
   if (info.isFile()) return info.size;
   throw new SealiftError('SOURCE_INVALID', `${printable(path, 200)} is neither a file nor a link to one`);
 }
 
-async function hashFile(
+/** By threads. @throws {SealiftError} SOURCE_CHANGED, IO_ERROR, INTERRUPTED */
+async function hashFiles(
   root: string,
-  file: SourceFile,
+  location: string,
+  files: readonly SourceFile[],
   emit: Emit,
   signal: AbortSignal | undefined,
-): Promise<Digest> {
-  const id = `hash:${file.path}`;
-  const hasher = new Hasher();
-  emit({ type: 'item-start', id, kind: 'file', label: file.path, bytes: file.size });
-  for await (const chunk of readLocal(join(root, file.path))) {
-    if (signal?.aborted) throw new SealiftError('INTERRUPTED', `hashing ${file.path}: interrupted`);
-    hasher.update(chunk);
-    emit({ type: 'item-progress', id, delta: chunk.length });
-  }
-  if (hasher.size !== file.size)
-    throw new SealiftError('SOURCE_CHANGED', `${file.path} changed while it was read`);
+): Promise<(SourceFile & { digest: Digest })[]> {
+  const id = `hash:${location}`;
+  const bytes = files.reduce((sum, { size }) => sum + size, 0);
+  emit({ type: 'item-start', id, kind: 'model', label: location, bytes });
+  const onBytes = (delta: number): void => emit({ type: 'item-progress', id, delta });
+  const jobs = files.map(({ path, size }) => ({ from: { path: join(root, path), length: size } }));
+  const results = await transferAll(jobs, { onBytes, signal }).catch((error: unknown) => {
+    if (signal?.aborted !== true) throw error;
+    throw new SealiftError('INTERRUPTED', `hashing ${location}: interrupted`, { cause: error });
+  });
   emit({ type: 'item-end', id, outcome: 'done' });
-  return hasher.digest();
+  return files.map((file, i) => ({ ...file, digest: demandHash(file, results[i]!) }));
+}
+
+function demandHash({ path }: SourceFile, result: Digest | TransferError): Digest {
+  if (!(result instanceof TransferError)) return result;
+  if (['EBADSIZE', 'EEND', 'ENOENT'].includes(result.code))
+    throw new SealiftError('SOURCE_CHANGED', `${printable(path, 200)} changed while it was read`);
+  throw asSealiftError(result, `reading ${printable(path, 200)}`);
 }

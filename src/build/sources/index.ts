@@ -69,6 +69,9 @@ export function modelSource(from: string, context: SourceContext, locked?: Locke
   }
 }
 
+/** Whether content lies in files of this machine, each a blob as it is: to be read in place, without a copy in the store. */
+export const isLocal = (from: string): boolean => ['file', 'oci'].includes(split(from).scheme);
+
 function split(from: string): { scheme: string; rest: string } {
   const colon = from.indexOf(':');
   return { scheme: from.slice(0, Math.max(colon, 0)), rest: from.slice(colon + 1) };

@@ -21,7 +21,7 @@ import {
   type IndexEntry,
 } from './image.ts';
 import { printable } from '../../text.ts';
-import { localSource } from './local-file.ts';
+import { localSource, partSource } from './local-file.ts';
 import type { ImageSource, ResolvedImage, SourceContext } from './source.ts';
 import { tarEntries } from './tar-entries.ts';
 
@@ -226,7 +226,7 @@ async function archive(path: string): Promise<LayoutFiles> {
   return {
     find(name) {
       const found = members.get(name);
-      const member = found && { size: found.size, source: localSource(path, found.offset, found.size) };
+      const member = found && { size: found.size, source: partSource(path, found.offset, found.size) };
       return Promise.resolve(member);
     },
   };

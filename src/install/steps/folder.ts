@@ -6,10 +6,11 @@
  */
 import { chmod, link, mkdir, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { asSealiftError, SealiftError } from '../../errors.ts';
+import { asSealiftError } from '../../errors.ts';
 import { hexOf, type Digest, type Expected } from '../../store/digest.ts';
 import { fsyncDir } from '../../store/files.ts';
 import type { Store } from '../../store/store.ts';
+import type { Stretch, TransferOptions } from '../../store/transfer.ts';
 import { readReceipts, type Receipt } from '../receipt.ts';
 import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';
 
@@ -17,8 +18,9 @@ export interface FolderFile extends Expected {
   path: string;
 }
 
+/** What a VerifiedBundle does: it returns only when the digest has matched. */
 export interface BlobBody {
-  blob(expected: Expected, signal?: AbortSignal, reuse?: boolean): AsyncIterable<Uint8Array>;
+  copy(expected: Expected, to: readonly Stretch[], options?: TransferOptions): Promise<void>;
 }
 
 interface FolderSpec {
@@ -77,29 +79,16 @@ export class FolderStep implements Step {
 
   async apply(progress: Progress, signal?: AbortSignal): Promise<void> {
     const { files, path } = this.#spec;
+    const { home, store } = this.#world;
     // By digest, because that is the order in the bundle: media are read forwards.
-    const inOrder = [...files].sort((a, b) => (a.digest < b.digest ? -1 : 1));
-    for (const file of inOrder) await this.#bring(file, progress, signal);
-    await place(this.#world.home.path(path), files, this.#world.store);
-  }
-
-  async #bring(file: FolderFile, progress: Progress, signal: AbortSignal | undefined): Promise<void> {
-    const body = (): AsyncIterable<Uint8Array> => this.#source.blob(file, signal, true);
-    await this.#world.store
-      .add(
-        file,
-        // oxlint-disable-next-line require-await
-        { open: async () => ({ offset: 0, body: body() }) },
-        { onBytes: progress, what: file.path, ...(signal === undefined ? {} : { signal }) },
-      )
-      .catch((error: unknown) => {
-        // The bundle, not a source of the staging side, was to send these bytes.
-        if (!(error instanceof SealiftError) || error.code !== 'SOURCE_CHANGED') throw error;
-        throw new SealiftError('CONTENT_MISMATCH', `${file.path} is not what was signed`, {
-          details: error.details,
-          cause: error,
-        });
-      });
+    const inOrder = [...new Map(files.map((file) => [file.digest, file])).values()].toSorted((a, b) =>
+      a.digest < b.digest ? -1 : 1,
+    );
+    await store.place(inOrder, async (blob, to) => {
+      signal?.throwIfAborted();
+      await this.#source.copy(blob, to, { onBytes: progress, signal });
+    });
+    await place(home.path(path), files, store);
   }
 }
 

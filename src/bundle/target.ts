@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Where a bundle is written to. Threads write blobs, in any order; the rest is written here. */
+import { writeSync } from 'node:fs';
+import { open, rename, rm, type FileHandle } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { fsyncDir } from '../store/files.ts';
+import type { Stretch } from '../store/transfer.ts';
+
+export interface ByteTarget {
+  /** How messages call it. */
+  readonly name: string;
+  /** Where in open files these bytes go. */
+  stretches(position: number, length: number): Stretch[];
+  /** Small pieces between the blobs. */
+  write(bytes: Uint8Array, position: number): void;
+  /** Told of bytes that a thread has written, so that the disk gets its work early. */
+  wrote(bytes: number): void;
+  /** Makes it durable and gives it its name. */
+  finish(): Promise<void>;
+  /** Leaves nothing. */
+  discard(): Promise<void>;
+}
+
+/** Bytes after which the disk is told to begin. */
+const SYNC_BYTES = 128 * 1024 * 1024;
+
+/** Writes to the disk while there is still something to do, and not all of it at the end. */
+export class EarlySync {
+  readonly #handle: FileHandle;
+  #since = 0;
+  #running: Promise<unknown> | undefined;
+  #failed: { error: unknown } | undefined;
+
+  constructor(handle: FileHandle) {
+    this.#handle = handle;
+  }
+
+  wrote(bytes: number): void {
+    this.#since += bytes;
+    if (this.#since < SYNC_BYTES || this.#running !== undefined) return;
+    this.#since = 0;
+    this.#running = this.#handle
+      .datasync()
+      // The kernel tells of a failed write once: it must not be lost here.
+      .catch((error: unknown) => (this.#failed ??= { error }))
+      .finally(() => (this.#running = undefined));
+  }
+
+  /** What was begun comes to its end. */
+  async rest(): Promise<void> {
+    await this.#running;
+  }
+
+  /** Everything is on the disk. @throws what any of the disk's work threw */
+  async end(): Promise<void> {
+    await this.rest();
+    if (this.#failed !== undefined) throw this.#failed.error;
+    await this.#handle.sync();
+  }
+}
+
+/** One file, under a temporary name until it is whole. */
+export class FileTarget implements ByteTarget {
+  readonly name: string;
+  readonly #handle: FileHandle;
+  readonly #sync: EarlySync;
+
+  private constructor(name: string, handle: FileHandle) {
+    this.name = name;
+    this.#handle = handle;
+    this.#sync = new EarlySync(handle);
+  }
+
+  static async create(path: string): Promise<FileTarget> {
+    return new FileTarget(path, await open(temporary(path), 'w', 0o644));
+  }
+
+  stretches(offset: number, length: number): Stretch[] {
+    return [{ fd: this.#handle.fd, offset, length }];
+  }
+
+  write(bytes: Uint8Array, position: number): void {
+    for (let done = 0; done < bytes.length;)
+      done += writeSync(this.#handle.fd, bytes, done, bytes.length - done, position + done);
+  }
+
+  wrote(bytes: number): void {
+    this.#sync.wrote(bytes);
+  }
+
+  async finish(): Promise<void> {
+    await this.#sync.end();
+    await this.#handle.close();
+    await rename(temporary(this.name), this.name);
+    await fsyncDir(dirname(this.name));
+  }
+
+  async discard(): Promise<void> {
+    await this.#sync.rest();
+    await this.#handle.close().catch(() => undefined); // it may have failed in closing
+    await rm(temporary(this.name), { force: true });
+  }
+}
+
+/** What a killed build leaves, and the next one writes over. */
+export const temporary = (path: string): string => `${path}.partial`;
