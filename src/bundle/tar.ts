@@ -16,6 +16,8 @@ const OCTAL_LIMIT = 8 * 1024 ** 3;
 
 const SIZE_AT = 124;
 const CHECKSUM_AT = 148;
+/** Behind the version, the last field that is not zero. */
+const LAST_USED_AT = 265;
 
 /** Zero bytes that follow content of `size` bytes, 0 to 511. */
 export const padding = (size: number): number => (BLOCK_BYTES - (size % BLOCK_BYTES)) % BLOCK_BYTES;
@@ -40,7 +42,8 @@ export function tarHeader(name: string, size: number): Buffer {
   header.write('0', 156, 'latin1'); // typeflag: regular file
   header.write('ustar\0' + '00', 257, 'latin1'); // magic, version
   header.write('        ', CHECKSUM_AT, 'latin1'); // the checksum counts itself as spaces
-  const sum = header.reduce((a, b) => a + b, 0);
+  let sum = 0;
+  for (let at = 0; at < LAST_USED_AT; at++) sum += header[at]!; // the rest is zero
   header.write(`${sum.toString(8).padStart(6, '0')}\0 `, CHECKSUM_AT, 'latin1');
   return header;
 }

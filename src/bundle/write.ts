@@ -41,7 +41,8 @@ export async function planBundle(
   provenance: Uint8Array,
   blobs: BlobReader,
 ): Promise<BundlePlan> {
-  parseInventory(canonicalJson(inventory)); // what a reader would refuse is never written
+  const bundleJson = canonicalJson(inventory);
+  parseInventory(bundleJson); // what a reader would refuse is never written
   const manifests = new Map(
     await Promise.all(
       inventory.images.map(async ({ name, manifest }) => {
@@ -55,7 +56,7 @@ export async function planBundle(
   );
   const layout = deriveLayout(inventory, manifests);
   const documents: [DocumentName, Buffer][] = [
-    ['bundle.json', canonicalJson(inventory)],
+    ['bundle.json', bundleJson],
     ['provenance.json', Buffer.from(provenance)],
     ...layout.documents,
   ];
