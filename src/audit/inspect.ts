@@ -3,6 +3,7 @@
 import type { Inventory } from '../bundle/inventory.ts';
 import { MAX_DOCUMENT_BYTES } from '../bundle/limits.ts';
 import { peekBundle } from '../bundle/peek.ts';
+import type { Media } from '../bundle/volumes.ts';
 import { parseJson } from '../json.ts';
 import type { Digest } from '../store/digest.ts';
 import { readClaim } from '../trust/claim.ts';
@@ -31,8 +32,8 @@ export interface Inspection {
  * Reads what a bundle claims.
  * @throws {SealiftError} NOT_A_BUNDLE, BUNDLE_MALFORMED, BUNDLE_INCOMPLETE, BUNDLE_UNSUPPORTED, CONTENT_MISMATCH
  */
-export async function inspectBundle(path: string): Promise<Inspection> {
-  const { digest, size, inventory, provenance, slots } = await peekBundle(path);
+export async function inspectBundle(path: string, media: Media = {}): Promise<Inspection> {
+  const { digest, size, inventory, provenance, slots } = await peekBundle(path, media);
   return {
     verified: false,
     digest,

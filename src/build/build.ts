@@ -3,8 +3,10 @@
 import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { Inventory } from '../bundle/inventory.ts';
-import { FileTarget, temporary } from '../bundle/target.ts';
-import { BundleWriter, planBundle, type BundlePlan } from '../bundle/write.ts';
+import { demandNoVolumes, demandVolumeSize } from '../bundle/split.ts';
+import { FileTarget, temporary, VolumeTarget, type ByteTarget } from '../bundle/target.ts';
+import { volumeName } from '../bundle/volumes.ts';
+import { BundleWriter, headBytes, planBundle, type BundlePlan } from '../bundle/write.ts';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import type { Digest } from '../store/digest.ts';
@@ -31,6 +33,8 @@ export interface BuildInput {
   out: string;
   /** Each signs; none leaves a bundle to be signed later. */
   signers: readonly Signer[];
+  /** Bytes of a volume; undefined writes one file. */
+  volumeBytes?: number | undefined;
   /** Replaces a file that is there. */
   overwrite?: boolean;
   emit: Emit;
@@ -62,12 +66,13 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
       `a bundle has room for ${SLOT_COUNT} signatures, not ${signers.length}`,
     );
   }
+  if (input.volumeBytes !== undefined) await demandNoVolumes(out);
   const stale = await checkOut(out, input.overwrite ?? false);
   const { store } = input.context;
   const release = await claimStore(store, 'build');
   try {
     const { plan, gathering, context } = await prepare(input, out, stale);
-    const writer = new BundleWriter(plan, await FileTarget.create(out));
+    const writer = new BundleWriter(plan, await openTarget(out, plan, input.volumeBytes));
     try {
       await collect(gathering, writer, context);
       await writer.finish(await signAll(plan.sums, signers));
@@ -75,12 +80,22 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
       await writer.discard();
       throw error;
     }
-    return { path: out, digest: plan.digest, size: plan.size };
+    const path = input.volumeBytes === undefined ? out : volumeName(out, 1);
+    return { path, digest: plan.digest, size: plan.size };
   } catch (error) {
     throw asSealiftError(error, `building ${out}`);
   } finally {
     await release();
   }
+}
+
+async function openTarget(
+  out: string,
+  plan: BundlePlan,
+  volumeBytes: number | undefined,
+): Promise<ByteTarget> {
+  if (volumeBytes === undefined) return FileTarget.create(out);
+  return VolumeTarget.create(out, { volumeBytes, totalBytes: plan.size });
 }
 
 /** One after the other, since each may ask a person. Only a finished signature shows whose it is. */
@@ -120,6 +135,7 @@ async function prepare(input: BuildInput, out: string, stale: number): Promise<P
   const needs = await listNeeds(lock, context, sources);
   const inventory = composeInventory(manifest, lock);
   const plan = await planBundle(inventory, provenanceOf(inventory, manifest, lock), store);
+  if (input.volumeBytes !== undefined) demandVolumeSize(input.volumeBytes, plan.size, headBytes(plan));
   const gathering = await findMissing([...needs, ...storedAlready(plan, needs)], context);
   await demandSpace([
     { folder: store.root, what: 'downloads', bytes: gathering.bytes },

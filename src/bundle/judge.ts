@@ -14,6 +14,7 @@ import { demandThreshold, judgeSignatures, type Verdict } from '../trust/verify.
 import { ArchiveWalk, readHead, type SignedHead } from './archive.ts';
 import type { Inventory } from './inventory.ts';
 import type { ByteSource } from './source.ts';
+import type { Media } from './volumes.ts';
 import { readInventory, readStructure, type Structure } from './structure.ts';
 
 export interface OpenOptions {
@@ -23,6 +24,8 @@ export interface OpenOptions {
   /** What this host has installed under a bundle's name, for the refusal of rollbacks. */
   installed?: (name: string) => Release | undefined;
   emit?: Emit;
+  /** Where the other volumes of a split bundle may be. */
+  media?: Media;
 }
 
 /** A bundle that every check but the last, that of its content, has let pass. */

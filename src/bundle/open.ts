@@ -3,6 +3,7 @@
  * The opener: from a path to a VerifiedBundle. judge.ts makes every check but the last; the content of blobs is hashed
  * here, in the one pass in which it is used.
  */
+import { writeSync } from 'node:fs';
 import { basename } from 'node:path';
 import { SealiftError } from '../errors.ts';
 import { silent, type Emit } from '../events.ts';
@@ -21,8 +22,9 @@ import type { Extent } from './archive.ts';
 import { purposeOf, type Inventory } from './inventory.ts';
 import { judgeBundle, subjectOf, type Judged, type OpenOptions } from './judge.ts';
 import type { SignedProvenance } from './provenance.ts';
-import { FileSource, type StoredSource } from './source.ts';
+import type { StoredSource } from './source.ts';
 import { demandDigest, type VerifiedImage } from './structure.ts';
+import { openSource } from './volumes.ts';
 
 export type { OpenOptions } from './judge.ts';
 export type { VerifiedImage } from './structure.ts';
@@ -100,12 +102,30 @@ export class VerifiedBundle {
   async copy(expected: Expected, to: readonly Stretch[], options: TransferOptions = {}): Promise<void> {
     const { offset, size } = this.#extent(expected);
     const from = await this.#source.stretches(offset, size);
+    if (from === undefined) return this.#copyHere(expected, to, options);
     const found = await transfer({ from, to }, options).catch((error: unknown) => {
       throw error instanceof TransferError && error.side === 'read'
         ? this.#source.failed(error, from)
         : error;
     });
     demandDigest(found, expected);
+  }
+
+  /** The same without a thread, for a medium that may have to be asked for in the middle. */
+  async #copyHere(
+    expected: Expected,
+    to: readonly Stretch[],
+    { onBytes, signal }: TransferOptions,
+  ): Promise<void> {
+    const [only, ...more] = to;
+    if (only === undefined || more.length > 0) throw new TypeError('one stretch is expected');
+    let at = only.offset;
+    for await (const chunk of this.blob(expected, signal, true)) {
+      for (let done = 0; done < chunk.length;)
+        done += writeSync(only.fd, chunk, done, chunk.length - done, at + done);
+      at += chunk.length;
+      onBytes?.(chunk.length);
+    }
   }
 
   /**
@@ -129,7 +149,7 @@ export class VerifiedBundle {
     emit({ type: 'stage', name: 'hash', totalBytes: total });
     emit({ type: 'item-start', ...item, bytes: total });
     const onBytes = (delta: number): void => emit({ type: 'item-progress', id: item.id, delta });
-    const blobs = [...this.#opened.blobs.entries()].map(([digest, extent]) => ({ digest, ...extent }));
+    const blobs = [...this.#opened.blobs].map(([digest, extent]) => ({ digest, ...extent }));
     const found = await this.#hashAll(blobs, { onBytes, signal: options.signal });
     const bad = blobs.filter(({ digest }, i) => found[i] !== digest).map(({ digest }) => digest);
     emit({ type: 'item-end', id: item.id, outcome: bad.length > 0 ? 'failed' : 'done' });
@@ -145,15 +165,41 @@ export class VerifiedBundle {
   }
 
   /** By all threads, in the order in which the blobs lie: media are read forwards. */
-  async #hashAll(blobs: readonly Extent[], options: TransferOptions): Promise<Digest[]> {
-    const jobs = await Promise.all(
-      blobs.map(async ({ offset, size }) => ({ from: await this.#source.stretches(offset, size) })),
+  async #hashAll(
+    blobs: readonly (Expected & Extent)[],
+    options: TransferOptions,
+  ): Promise<(Digest | undefined)[]> {
+    const stretches = await Promise.all(
+      blobs.map(({ offset, size }) => this.#source.stretches(offset, size)),
     );
-    const results = await transferAll(jobs, options);
+    const here = stretches.filter((from) => from !== undefined);
+    if (here.length < blobs.length) return this.#hashOneByOne(blobs, options);
+    const results = await transferAll(
+      here.map((from) => ({ from })),
+      options,
+    );
     return results.map((result, i) => {
-      if (result instanceof TransferError) throw this.#source.failed(result, jobs[i]!.from);
+      if (result instanceof TransferError) throw this.#source.failed(result, here[i]!);
       return result;
     });
+  }
+
+  /** Of media that come one after another. Undefined for what is not what was signed. */
+  async #hashOneByOne(
+    blobs: readonly Expected[],
+    { onBytes, signal }: TransferOptions,
+  ): Promise<(Digest | undefined)[]> {
+    const found: (Digest | undefined)[] = [];
+    for (const blob of blobs) {
+      try {
+        for await (const chunk of this.blob(blob, signal, true)) onBytes?.(chunk.length);
+        found.push(blob.digest);
+      } catch (error) {
+        if (!(error instanceof SealiftError) || error.code !== 'CONTENT_MISMATCH') throw error;
+        found.push(undefined);
+      }
+    }
+    return found;
   }
 
   #extent({ digest, size }: Expected): Extent {
@@ -171,7 +217,7 @@ export class VerifiedBundle {
  *   NOT_FOR_THIS_HOST, VERSION_REFUSED; CONTENT_MISMATCH
  */
 export async function openBundle(path: string, options: OpenOptions): Promise<VerifiedBundle> {
-  const source = await FileSource.open(path);
+  const source = await openSource(path, options.media);
   try {
     return new VerifiedBundle(opener, await judgeBundle(source, options), source);
   } catch (error) {

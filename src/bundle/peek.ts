@@ -2,8 +2,8 @@
 import { digestOf, type Digest } from '../store/digest.ts';
 import { ArchiveWalk, readHead } from './archive.ts';
 import type { Inventory } from './inventory.ts';
-import { FileSource } from './source.ts';
 import { readInventory } from './structure.ts';
+import { openSource, type Media } from './volumes.ts';
 
 /** What a bundle says of itself. Nobody has vouched for any of it. */
 export interface UnverifiedBundle {
@@ -20,8 +20,8 @@ export interface UnverifiedBundle {
  * The installer cannot use the result: it takes a VerifiedBundle only.
  * @throws {SealiftError} NOT_A_BUNDLE, BUNDLE_MALFORMED, BUNDLE_INCOMPLETE, CONTENT_MISMATCH
  */
-export async function peekBundle(path: string): Promise<UnverifiedBundle> {
-  const source = await FileSource.open(path);
+export async function peekBundle(path: string, media: Media = {}): Promise<UnverifiedBundle> {
+  const source = await openSource(path, media);
   try {
     const walk = new ArchiveWalk(source);
     const { sums, slots } = await readHead(source, walk);

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Signing a bundle that exists already: read what to sign, fill a free slot in place (FORMAT.md §3). */
-import { open } from 'node:fs/promises';
+import { open, readFile, stat } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { asSealiftError, SealiftError } from '../errors.ts';
-import { digestOf, type Digest } from '../store/digest.ts';
+import { digestOf, hexOf, type Digest } from '../store/digest.ts';
+import { writeFileDurably } from '../store/files.ts';
+import { transfer } from '../store/transfer.ts';
 import { readClaim, type Claim } from '../trust/claim.ts';
 import { decodeSlot, encodeSlot, type SlotContent } from '../trust/slots.ts';
 import { ArchiveWalk, readHead, type SignedHead } from './archive.ts';
 import type { Inventory } from './inventory.ts';
 import { FileSource } from './source.ts';
 import { readInventory } from './structure.ts';
+import { baseOf, listName, parseList } from './volumes.ts';
 
 /** What a signer of a bundle signs, and gets to see of it. Nobody has vouched for any of it. */
 export interface SignableBundle {
@@ -20,7 +24,7 @@ export interface SignableBundle {
 }
 
 /** The first volume of a split bundle, by its name. */
-const isFirstVolume = (path: string): boolean => path.endsWith('.001');
+const isFirstVolume = (path: string): boolean => baseOf(path) !== undefined && path.endsWith('.001');
 
 /**
  * Reads the head of a bundle and its documents, which are demanded to be those that SHA256SUMS lists: nobody
@@ -95,7 +99,22 @@ export async function attachSignature(path: string, json: string, expected?: Dig
   if (claim !== undefined) demandNewSigner(slots, claim, path);
   const slot = freeSlot(slots, path);
   await writeAt(path, filled, head.slotExtents[slot]!.offset);
+  if (isFirstVolume(path)) await updateList(path);
   return slot;
+}
+
+/** The list of volumes beside a first volume names its new digest: `sha256sum -c` must go on telling the truth. */
+async function updateList(path: string): Promise<void> {
+  const file = listName(baseOf(path)!);
+  const text = await readFile(file, 'utf8').catch(() => undefined);
+  const old = text === undefined ? undefined : parseList(text).digests.get(basename(path));
+  if (text === undefined || old === undefined) return;
+  const { size } = await stat(path);
+  const found = await transfer({ from: { path, length: size } }).catch((error: unknown) => {
+    throw asSealiftError(error, `reading ${path}`);
+  });
+  const line = (digest: Digest): string => `${hexOf(digest)}  ${basename(path)}`;
+  await writeFileDurably(file, text.replace(line(old), line(found)));
 }
 
 async function readSignedHead(path: string): Promise<SignedHead> {

@@ -17,8 +17,8 @@ export interface ByteSource {
 
 /** A bundle in one file or several, which threads can read. */
 export interface StoredSource extends ByteSource {
-  /** Where in open files these bytes are. */
-  stretches(position: number, length: number): Promise<Stretch[]>;
+  /** Where in open files these bytes are; undefined when a medium would have to be asked for. */
+  stretches(position: number, length: number): Promise<Stretch[] | undefined>;
   /** What it means that one of these stretches could not be read. */
   failed(error: TransferError, stretches: readonly Stretch[]): SealiftError;
 }

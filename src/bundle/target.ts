@@ -2,9 +2,10 @@
 /** Where a bundle is written to. Threads write blobs, in any order; the rest is written here. */
 import { writeSync } from 'node:fs';
 import { open, rename, rm, type FileHandle } from 'node:fs/promises';
-import { dirname } from 'node:path';
-import { fsyncDir } from '../store/files.ts';
-import type { Stretch } from '../store/transfer.ts';
+import { basename, dirname } from 'node:path';
+import { fsyncDir, writeFileDurably } from '../store/files.ts';
+import { transfer, type Stretch } from '../store/transfer.ts';
+import { formatList, listName, volumeName } from './volumes.ts';
 
 export interface ByteTarget {
   /** How messages call it. */
@@ -104,3 +105,103 @@ export class FileTarget implements ByteTarget {
 
 /** What a killed build leaves, and the next one writes over. */
 export const temporary = (path: string): string => `${path}.partial`;
+
+interface OpenVolume {
+  name: string;
+  handle: FileHandle;
+  sync: EarlySync;
+  bytes: number;
+}
+
+/**
+ * Volumes of a fixed size, under temporary names until all are whole. The list is written before the first volume gets
+ * its name, so NAME.001 means that everything is there.
+ */
+export class VolumeTarget implements ByteTarget {
+  readonly name: string;
+  readonly #volumeBytes: number;
+  readonly #totalBytes: number;
+  readonly #volumes: OpenVolume[];
+
+  private constructor(
+    name: string,
+    sizes: { volumeBytes: number; totalBytes: number },
+    volumes: OpenVolume[],
+  ) {
+    this.name = name;
+    this.#volumeBytes = sizes.volumeBytes;
+    this.#totalBytes = sizes.totalBytes;
+    this.#volumes = volumes;
+  }
+
+  /** @param path the bundle's, without a number */
+  static async create(
+    path: string,
+    sizes: { volumeBytes: number; totalBytes: number },
+  ): Promise<VolumeTarget> {
+    const volumes: OpenVolume[] = [];
+    for (let at = 0; at < sizes.totalBytes; at += sizes.volumeBytes) {
+      const name = volumeName(path, volumes.length + 1);
+      const handle = await open(temporary(name), 'w+', 0o644);
+      const bytes = Math.min(sizes.volumeBytes, sizes.totalBytes - at);
+      volumes.push({ name, handle, sync: new EarlySync(handle), bytes });
+    }
+    return new VolumeTarget(path, sizes, volumes);
+  }
+
+  stretches(position: number, length: number): Stretch[] {
+    const stretches: Stretch[] = [];
+    for (let done = 0; done < length;) {
+      const at = position + done;
+      const volume = Math.floor(at / this.#volumeBytes);
+      const offset = at - volume * this.#volumeBytes;
+      const part = Math.min(length - done, this.#volumeBytes - offset);
+      stretches.push({ fd: this.#volumes[volume]!.handle.fd, offset, length: part });
+      done += part;
+    }
+    return stretches;
+  }
+
+  write(bytes: Uint8Array, position: number): void {
+    let from = 0;
+    for (const { fd, offset, length } of this.stretches(position, bytes.length)) {
+      for (let done = 0; done < length;)
+        done += writeSync(fd, bytes, from + done, length - done, offset + done);
+      from += length;
+    }
+  }
+
+  wrote(bytes: number): void {
+    for (const { sync } of this.#volumes) sync.wrote(bytes / this.#volumes.length);
+  }
+
+  async finish(): Promise<void> {
+    const jobs = this.#volumes.map(({ handle, bytes }) => ({
+      from: [{ fd: handle.fd, offset: 0, length: bytes }],
+    }));
+    const digests = await Promise.all(jobs.map((job) => transfer(job)));
+    for (const { sync, handle } of this.#volumes) {
+      await sync.end();
+      await handle.close();
+    }
+    const [first, ...others] = this.#volumes;
+    for (const { name } of others) await rename(temporary(name), name);
+    const names = this.#volumes.map(({ name }) => basename(name));
+    const list = {
+      volumeBytes: this.#volumeBytes,
+      totalBytes: this.#totalBytes,
+      digests: new Map(names.map((name, i) => [name, digests[i]!])),
+    };
+    await writeFileDurably(listName(this.name), formatList(list));
+    await rename(temporary(first!.name), first!.name);
+    await fsyncDir(dirname(this.name));
+  }
+
+  async discard(): Promise<void> {
+    for (const { sync, handle, name } of this.#volumes) {
+      await sync.rest();
+      await handle.close().catch(() => undefined);
+      await rm(temporary(name), { force: true });
+    }
+  }
+}

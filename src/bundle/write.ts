@@ -188,7 +188,8 @@ export class BundleWriter {
   }
 }
 
-const headBytes = ({ sums, documents }: BundlePlan): number =>
+/** Bytes before the first blob: SHA256SUMS, the slots, the documents. */
+export const headBytes = ({ sums, documents }: BundlePlan): number =>
   [sums.length, ...Array<number>(SLOT_COUNT).fill(SLOT_BYTES), ...documents.map(([, bytes]) => bytes.length)]
     .map(memberBytes)
     .reduce((sum, bytes) => sum + bytes, 0);

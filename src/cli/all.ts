@@ -6,6 +6,7 @@ import { init } from './commands/init.ts';
 import { keygen } from './commands/keygen.ts';
 import { lock } from './commands/lock.ts';
 import { sign } from './commands/sign.ts';
+import { split } from './commands/split.ts';
 import { INSIDE } from './inside.ts';
 
-export const ALL: readonly Command[] = [init, lock, build, sign, keygen, ...INSIDE];
+export const ALL: readonly Command[] = [init, lock, build, sign, split, keygen, ...INSIDE];

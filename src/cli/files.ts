@@ -4,6 +4,7 @@ import { access, open, readdir, stat, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { asSealiftError, SealiftError, type ErrorCode } from '../errors.ts';
 import { MAX_DOCUMENT_BYTES } from '../document.ts';
+import { baseOf, listName, volumeName } from '../bundle/volumes.ts';
 import type { Home } from '../install/home.ts';
 import { readTrustState } from '../install/trust-state.ts';
 import { parseTrustPolicy, type TrustPolicy } from '../trust/policy.ts';
@@ -144,24 +145,48 @@ export async function adoptedPolicy(home: Home, io: Pick<Io, 'emit' | 'now'>): P
 }
 
 /**
- * The bundle that a person means: a file, or a folder (a mounted medium) that holds exactly one.
+ * The bundle that a person means: a file, a volume, the name that volumes have in common, or a folder (a mounted medium)
+ * that holds exactly one bundle.
+ * @returns path of the bundle, or of its first volume, which need not be there
  * @throws {SealiftError} FILE_MISSING, USAGE
  */
 export async function findBundle(path: string): Promise<string> {
   try {
-    if (!(await stat(path)).isDirectory()) return path;
+    const info = await stat(path).catch(unlessAbsent);
+    if (info === undefined) return await volumesOf(path);
+    if (!info.isDirectory()) return firstOf(path);
     const names = (await readdir(path)).toSorted();
     const own = names.filter((name) => name.endsWith('.sealift.tar'));
-    return join(path, onlyOne(own.length > 0 ? own : names.filter((name) => name.endsWith('.tar')), path));
+    const split = new Set(
+      names.flatMap((name) => baseOf(name) ?? []).filter((base) => base.endsWith('.tar')),
+    );
+    const volumes = [...split].map((base) => volumeName(base, 1));
+    const others = names.filter((name) => name.endsWith('.tar'));
+    const found = own.length + volumes.length > 0 ? [...own, ...volumes] : others;
+    return join(path, onlyOne(found, path));
   } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') {
-      throw new SealiftError('FILE_MISSING', `there is no bundle ${path}`, {
-        hint: 'check the path; is the medium mounted?',
-        cause: thrown,
-      });
-    }
     throw asSealiftError(thrown, `looking for a bundle in ${path}`);
   }
+}
+
+function unlessAbsent(error: unknown): undefined {
+  if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+}
+
+/** Any volume stands for all of them. */
+const firstOf = (path: string): string => {
+  const base = baseOf(path);
+  return base?.endsWith('.tar') === true ? volumeName(base, 1) : path;
+};
+
+/** Of a name that is no file: that of a bundle in volumes, or of a volume that lies elsewhere. */
+async function volumesOf(path: string): Promise<string> {
+  const base = baseOf(path) ?? path;
+  for (const beside of [volumeName(base, 1), listName(base)])
+    if ((await stat(beside).catch(unlessAbsent)) !== undefined) return volumeName(base, 1);
+  throw new SealiftError('FILE_MISSING', `there is no bundle ${path}`, {
+    hint: 'check the path; is the medium mounted?',
+  });
 }
 
 function onlyOne(names: readonly string[], folder: string): string {

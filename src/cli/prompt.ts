@@ -13,6 +13,8 @@ export interface Prompter {
   readonly available: boolean;
   /** Asks for yes or no; anything but `y` or `yes` is no. */
   confirm(question: string): Promise<boolean>;
+  /** Waits for Enter. */
+  wait(question: string): Promise<void>;
   /** Reads a line without echo. */
   secret(question: string): Promise<string>;
 }
@@ -38,6 +40,7 @@ export function createPrompter(stdin: TerminalInput, out: Output, signal: AbortS
   return {
     available,
     confirm: async (question) => /^y(es)?$/i.test((await ask(`${question} [y/N] `, true)).trim()),
+    wait: async (question) => void (await ask(`${question} `, true)),
     secret: (question) => ask(`${question}: `, false),
   };
 }

@@ -16,11 +16,13 @@ import {
   sourceFlags,
   type SourceFlags,
 } from '../sources.ts';
+import { VOLUME_SIZE_OPTION, volumeSizeOf } from '../volumes.ts';
 
 interface BuildOptions {
   manifest: string | undefined;
   /** undefined: NAME-VERSION.sealift.tar in the current folder. */
   output: string | undefined;
+  volumeBytes: number | undefined;
   signers: SignerFlags;
   sources: SourceFlags;
 }
@@ -30,6 +32,7 @@ export const build = command<BuildOptions>({
   summary: 'Build and sign the bundle that a lock describes',
   about: [
     'Fetches what the store lacks, checks every byte against the lock, and writes one signed bundle. The same lock gives the same bundle, bit for bit, apart from its signatures. A build that was stopped goes on where it was when it is run again.',
+    'With --volume-size the bundle is written in volumes (NAME.001 and on), as by `sealift split`.',
     'Each --key and each --signer signs. More signatures can be added later with `sealift sign`, in place.',
   ],
   positional: { name: 'MANIFEST', about: 'the manifest (default: sealift.yaml)', required: false },
@@ -39,6 +42,7 @@ export const build = command<BuildOptions>({
     ...PASSPHRASE_OPTIONS,
     { ...SIGNER_OPTION, repeat: true },
     { flags: '--unsigned', about: 'write a bundle without a signature, to be signed before it crosses' },
+    VOLUME_SIZE_OPTION,
     ...SOURCE_OPTIONS,
   ],
   examples: [
@@ -52,6 +56,7 @@ export const build = command<BuildOptions>({
   parse: (given) => ({
     manifest: given.positional,
     output: outputOf(given),
+    volumeBytes: volumeSizeOf(given),
     signers: signersOf(given),
     sources: sourceFlags(given),
   }),
@@ -89,7 +94,9 @@ async function runBuild(options: BuildOptions, io: Io): Promise<Result> {
   const context = await openSources(options.sources, file, io, runCredentialHelper(io));
   const out = options.output ?? `${name}-${version}.sealift.tar`;
   const { emit, signal } = io;
-  const built = await buildBundle({ manifest: file.manifest, lock, context, out, signers, emit, signal });
+  const { volumeBytes } = options;
+  const what = { manifest: file.manifest, lock, context, out, volumeBytes, signers };
+  const built = await buildBundle({ ...what, emit, signal });
   // Only now does a keyless signer know its name.
   const signedBy = signers.map((signer) => signer.name);
   return {
@@ -99,7 +106,7 @@ async function runBuild(options: BuildOptions, io: Io): Promise<Result> {
       `bundle  ${built.path}`,
       `digest  ${built.digest}`,
       `size    ${formatBytes(built.size)}`,
-      ...signatureLines(signedBy, out),
+      ...signatureLines(signedBy, built.path),
     ],
   };
 }

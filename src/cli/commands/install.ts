@@ -23,6 +23,7 @@ import {
   type HostPaths,
 } from '../host-options.ts';
 import { styled, table, type Line } from '../output.ts';
+import { mediaOf, VOLUMES_OPTION, withVolumes } from '../volumes.ts';
 
 interface InstallOptions {
   bundle: string;
@@ -31,6 +32,7 @@ interface InstallOptions {
   dryRun: boolean;
   /** Why an older version, or other content under the same one, may come in. */
   downgradeReason: string | undefined;
+  volumes: readonly string[];
 }
 
 export const install = command<InstallOptions>({
@@ -46,6 +48,7 @@ export const install = command<InstallOptions>({
     YES_OPTION,
     { flags: '--dry-run', about: 'show what would be done, and do nothing' },
     { flags: '--allow-downgrade <WHY>', about: 'install an older version; why goes into the receipt' },
+    VOLUMES_OPTION,
     ...HOST_OPTIONS,
   ],
   examples: [
@@ -63,6 +66,7 @@ export const install = command<InstallOptions>({
     yes: given.is('yes'),
     dryRun: given.is('dryRun'),
     downgradeReason: reasonOf(given.text('allowDowngrade')),
+    volumes: given.list('volumes'),
   }),
   run: runInstall,
 });
@@ -87,19 +91,23 @@ async function runInstall(options: InstallOptions, io: Io): Promise<Result> {
   const installed = await paths.home.installed();
   const { emit } = io;
   const { downgradeReason } = options;
-  const bundle = await openBundle(path, {
-    policy,
-    now: time.judged,
-    ...(downgradeReason === undefined && { installed: (name) => installed.get(name) }),
-    emit,
-  });
+  let bundle: VerifiedBundle | undefined;
   try {
+    bundle = await openBundle(path, {
+      policy,
+      now: time.judged,
+      ...(downgradeReason === undefined && { installed: (name) => installed.get(name) }),
+      emit,
+      media: mediaOf(options.volumes, io),
+    });
     const before = installed.get(bundle.inventory.name);
     const override = downgradeReason === undefined ? undefined : overrideOf(bundle, before, downgradeReason);
     if (downgradeReason !== undefined) sayOverride(override, emit);
     return await installBundle(bundle, paths, options, io, override);
+  } catch (error) {
+    throw await withVolumes(error, path, options.volumes, io);
   } finally {
-    await bundle.close();
+    await bundle?.close();
   }
 }
 

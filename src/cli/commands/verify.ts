@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { CHECKS } from '../../bundle/judge.ts';
 import { openBundle, type OpenOptions, type VerifiedBundle } from '../../bundle/open.ts';
-import { asSealiftError, type SealiftError } from '../../errors.ts';
+import type { SealiftError } from '../../errors.ts';
 import type { SealiftEvent } from '../../events.ts';
 import { command, type Result } from '../command.ts';
 import { contentLines } from '../contents.ts';
@@ -12,11 +12,13 @@ import { hostTime, policyId } from '../../trust/state.ts';
 import { adoptedPolicy, findBundle, readPolicy, type HomePolicy } from '../files.ts';
 import { formatBytes } from '../../text.ts';
 import { styled, type Line } from '../output.ts';
+import { mediaOf, VOLUMES_OPTION, withVolumes } from '../volumes.ts';
 
 interface VerifyOptions {
   bundle: string;
   policy: string | undefined;
   home: string | undefined;
+  volumes: readonly string[];
 }
 
 type Check = Extract<SealiftEvent, { type: 'check' }>;
@@ -28,18 +30,25 @@ export const verify = command<VerifyOptions>({
     'Checks, in this order: signatures and threshold, policy (revoked, expired, too old, not for this host), the form of the archive, and then the content, every byte of it. Each check is printed with its outcome, also when one fails. It ends with 0 only when all of them held.',
     'Who may sign comes from the trust policy alone, never from the bundle. To look into a bundle that nobody has vouched for, use `sealift inspect`.',
     "With the policy of a home, validity is judged by the host's time (the later of its clock and the latest time it has seen), a trust.yaml that the host has not adopted is refused, and so is an older version than the host has installed, as by `sealift install`. With --policy, which needs no home, by that file and the clock alone.",
+    'Of a bundle in volumes name the first one, or the folder. They are read where they are; --volumes names further folders, and on a terminal a medium that is not there is asked for. When something is wrong, every volume is held against NAME.volumes, and all that are damaged or missing are named.',
   ],
   positional: { name: 'BUNDLE', about: 'the bundle, or the folder that holds it', required: true },
   options: [
     { flags: '--policy <FILE>', about: 'the trust policy (default: trust.yaml in the home)' },
     { flags: '--home <DIR>', about: 'the home whose trust.yaml is used (default: /var/lib/sealift)' },
+    VOLUMES_OPTION,
   ],
   examples: [
     ['sealift verify /media/usb', 'the one bundle of a medium, against the policy of this host'],
     ['sealift verify demo.sealift.tar --policy trust.yaml --json', 'for another program'],
   ],
   exits: [10, 11, 12, 13, 14],
-  parse: (given) => ({ bundle: given.positional!, policy: given.text('policy'), home: given.text('home') }),
+  parse: (given) => ({
+    bundle: given.positional!,
+    policy: given.text('policy'),
+    home: given.text('home'),
+    volumes: given.list('volumes'),
+  }),
   run: runVerify,
 });
 
@@ -66,12 +75,18 @@ async function runVerify(options: VerifyOptions, io: Io): Promise<Result> {
   };
   let bundle: VerifiedBundle | undefined;
   try {
-    bundle = await openBundle(path, { policy, now: time.judged, emit, ...(installed && { installed }) });
+    bundle = await openBundle(path, {
+      policy,
+      now: time.judged,
+      emit,
+      media: mediaOf(options.volumes, io),
+      ...(installed && { installed }),
+    });
     await bundle.verifyContent({ emit, signal: io.signal });
     return verified(bundle, checks, measure);
   } catch (thrown) {
     // Only what was judged is evidence; a defect or an interruption is no verdict.
-    const error = asSealiftError(thrown, `verifying ${path}`);
+    const error = await withVolumes(thrown, path, options.volumes, io);
     if (!checks.some(({ outcome }) => outcome === 'failed')) throw error;
     return refused(path, checks, error, measure);
   } finally {

@@ -41,7 +41,12 @@ interface Run {
 function runner({ timeoutMs = 20_000, signal = new AbortController().signal }: Run = {}): ReturnType<
   typeof signingTool
 > {
-  const prompt = { available: false, confirm: async () => false, secret: async () => '' };
+  const prompt = {
+    available: false,
+    confirm: async () => false,
+    wait: () => Promise.resolve(),
+    secret: async () => '',
+  };
   return signingTool({ out, prompt, signal }, timeoutMs);
 }
 

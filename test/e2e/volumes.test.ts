@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+/** A split bundle on its way: over several folders, damaged on two media, and installed from what is carried again. */
+import {
+  closeSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { largeModel } from '../../fixtures/model.ts';
+import { startDocker, type DockerEngine } from '../support/docker.ts';
+import { flipBit } from '../support/flips.ts';
+import {
+  engineFlags,
+  makeKeys,
+  provisionHome,
+  sealift,
+  startStaging,
+  type Keys,
+  type Staging,
+} from '../support/stack.ts';
+import { freePort, repoRoot, run, runOk, tempDir, type RunResult } from '../support/workspace.ts';
+
+const work = tempDir('split');
+const [one, two, kept] = ['one', 'two', 'kept'].map((name) => join(work, name)) as [string, string, string];
+const NAME = 'demo.sealift.tar';
+let staging: Staging;
+let keys: Keys;
+let engine: DockerEngine;
+
+beforeAll(async () => {
+  staging = await startStaging(join(work, 'staging'), largeModel({ size: 40 * 1024 * 1024 }));
+  keys = await makeKeys(work);
+  cpSync(join(repoRoot, 'manifests/demo.yaml'), join(work, 'demo.yaml'));
+  engine = await startDocker({ dir: join(work, 'engine') });
+  await ok(sealift(['lock', 'demo.yaml', ...staging.flags], { cwd: work }));
+  for (const folder of [one, two, kept]) mkdirSync(folder);
+});
+
+afterAll(async () => {
+  await engine?.stop();
+  await staging?.stop();
+});
+
+async function ok(running: Promise<RunResult>): Promise<RunResult> {
+  const result = await running;
+  expect(result, result.stderr).toMatchObject({ code: 0 });
+  return result;
+}
+
+const build = (...args: string[]): Promise<RunResult> =>
+  ok(sealift(['build', 'demo.yaml', ...keys.flags, ...staging.flags, ...args], { cwd: work }));
+
+const verify = (path: string, ...args: string[]): Promise<RunResult> =>
+  sealift(['verify', path, '--policy', join(work, 'home/trust.yaml'), '--json', ...args], { side: 'inside' });
+
+it('build and split cut the same volumes, which cat joins and sha256sum checks', async () => {
+  await build('-o', NAME);
+  await build('-o', join(one, NAME), '--volume-size', '10MiB');
+  await ok(sealift(['split', NAME, '--volume-size', '10MiB', '-o', kept], { cwd: work }));
+  const volumes = readdirSync(one).filter((name) => /\.\d{3}$/.test(name));
+  expect(volumes.length).toBeGreaterThan(4);
+  expect(readdirSync(kept).toSorted()).toEqual(readdirSync(one).toSorted());
+  for (const folder of [one, kept])
+    expect(
+      await run('sha256sum', ['--check', '--strict', '--quiet', `${NAME}.volumes`], { cwd: folder }),
+    ).toMatchObject({ code: 0 });
+  const joined = await runOk('sh', ['-c', `cat ${kept}/${NAME}.0* | cmp - ${join(work, NAME)} && echo same`]);
+  expect(joined.trim()).toBe('same');
+});
+
+it('they are verified and installed where they are, over two folders', async () => {
+  await provisionHome(join(work, 'home'), [readFileSync(keys.public, 'utf8')], await freePort());
+  for (const n of ['002', '004']) renameSync(join(one, `${NAME}.${n}`), join(two, `${NAME}.${n}`));
+  const alone = JSON.parse((await verify(one)).stdout) as { problem: { code: string; hint: string } };
+  expect(alone.problem).toMatchObject({
+    code: 'BUNDLE_INCOMPLETE',
+    hint: `carry again: ${NAME}.002, ${NAME}.004`,
+  });
+  await ok(verify(one, '--volumes', two));
+});
+
+it('two flipped bits in two volumes: both are named, and carrying just those completes the install', async () => {
+  const bad = [join(two, `${NAME}.002`), join(one, `${NAME}.003`)];
+  for (const path of bad) {
+    const fd = openSync(path, 'r+');
+    flipBit(fd, { region: '', position: Math.floor(statSync(path).size / 2), bit: 5 });
+    closeSync(fd);
+  }
+  const { problem } = JSON.parse((await verify(one, '--volumes', two)).stdout) as {
+    problem: { code: string; hint: string };
+  };
+  expect(problem).toMatchObject({ code: 'CONTENT_MISMATCH', hint: `carry again: ${NAME}.002, ${NAME}.003` });
+  const install = (): Promise<RunResult> =>
+    sealift(
+      [
+        'install',
+        one,
+        '--volumes',
+        two,
+        '--yes',
+        '--home',
+        join(work, 'home'),
+        '--json',
+        ...engineFlags(engine),
+      ],
+      {
+        side: 'inside',
+        env: { ...process.env, ...engine.composeEnv },
+      },
+    );
+  const refused = JSON.parse((await install()).stdout) as { problem: { code: string; hint: string } };
+  expect(refused.problem).toMatchObject({
+    code: 'CONTENT_MISMATCH',
+    hint: `carry again: ${NAME}.002, ${NAME}.003`,
+  });
+  expect(existsSync(join(work, 'home/current'))).toBe(false);
+  for (const path of bad) cpSync(join(kept, path.slice(-NAME.length - 4)), path);
+  await ok(install());
+  for (const folder of [one, two])
+    expect(readdirSync(folder).every((name) => name.startsWith(NAME))).toBe(true);
+});
