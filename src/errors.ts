@@ -83,6 +83,11 @@ export const ERRORS = {
     about:
       'A source sent something that breaks its own protocol or our limits (too large, malformed, unsupported).',
   },
+  REPAIR_FAILED: {
+    exit: 13,
+    about:
+      'Damaged or missing volumes cannot be rebuilt: more of them are lost than parity volumes are left, or the list of volumes is missing. The message names which ones to carry again.',
+  },
   STORE_DAMAGED: {
     exit: 1,
     about:

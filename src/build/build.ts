@@ -3,6 +3,7 @@
 import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { Inventory } from '../bundle/inventory.ts';
+import { addParity, demandParity } from '../bundle/repair.ts';
 import { demandNoVolumes, demandVolumeSize } from '../bundle/split.ts';
 import { FileTarget, temporary, VolumeTarget, type ByteTarget } from '../bundle/target.ts';
 import { volumeName } from '../bundle/volumes.ts';
@@ -35,6 +36,8 @@ export interface BuildInput {
   signers: readonly Signer[];
   /** Bytes of a volume; undefined writes one file. */
   volumeBytes?: number | undefined;
+  /** Parity volumes to add. */
+  parity?: number;
   /** Replaces a file that is there. */
   overwrite?: boolean;
   emit: Emit;
@@ -80,6 +83,7 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
       await writer.discard();
       throw error;
     }
+    if (input.parity) await addParity(out, input.parity, { emit: input.emit, signal: input.signal });
     const path = input.volumeBytes === undefined ? out : volumeName(out, 1);
     return { path, digest: plan.digest, size: plan.size };
   } catch (error) {
@@ -135,11 +139,15 @@ async function prepare(input: BuildInput, out: string, stale: number): Promise<P
   const needs = await listNeeds(lock, context, sources);
   const inventory = composeInventory(manifest, lock);
   const plan = await planBundle(inventory, provenanceOf(inventory, manifest, lock), store);
-  if (input.volumeBytes !== undefined) demandVolumeSize(input.volumeBytes, plan.size, headBytes(plan));
+  const { volumeBytes, parity = 0 } = input;
+  if (volumeBytes !== undefined) {
+    demandVolumeSize(volumeBytes, plan.size, headBytes(plan));
+    demandParity(parity, volumeBytes, plan.size);
+  }
   const gathering = await findMissing([...needs, ...storedAlready(plan, needs)], context);
   await demandSpace([
     { folder: store.root, what: 'downloads', bytes: gathering.bytes },
-    { folder: dirname(out), what: 'bundle', bytes: plan.size - stale },
+    { folder: dirname(out), what: 'bundle', bytes: plan.size + parity * (volumeBytes ?? 0) - stale },
   ]);
   return { plan, gathering, context };
 }

@@ -7,6 +7,7 @@ import { exists } from '../store/files.ts';
 import { describeShortage, findShortages, shortageDetails } from '../store/space.ts';
 import { transferAll, TransferError } from '../store/transfer.ts';
 import { ArchiveWalk, readHead } from './archive.ts';
+import { addParity, demandParity } from './repair.ts';
 import { FileSource } from './source.ts';
 import { VolumeTarget } from './target.ts';
 import { volumeName } from './volumes.ts';
@@ -15,6 +16,8 @@ export interface SplitOptions {
   /** Path of the volumes without a number. */
   out: string;
   volumeBytes: number;
+  /** How many parity volumes to add. */
+  parity?: number;
   emit?: Emit;
   signal?: AbortSignal | undefined;
 }
@@ -24,13 +27,14 @@ export interface SplitOptions {
  * @throws {SealiftError} NOT_A_BUNDLE, BUNDLE_MALFORMED, BUNDLE_INCOMPLETE, FILE_EXISTS, USAGE, DISK_FULL, IO_ERROR, INTERRUPTED
  */
 export async function splitBundle(path: string, options: SplitOptions): Promise<number> {
-  const { out, volumeBytes, emit = silent, signal } = options;
+  const { out, volumeBytes, parity = 0, emit = silent, signal } = options;
   const source = await FileSource.open(path);
   try {
     const { slotExtents } = await readHead(source, new ArchiveWalk(source));
     const { offset, size } = slotExtents.at(-1)!;
     demandVolumeSize(volumeBytes, source.size, offset + size);
-    await demandRoom(out, source.size);
+    demandParity(parity, volumeBytes, source.size);
+    await demandRoom(out, source.size + parity * volumeBytes);
     const target = await VolumeTarget.create(out, { volumeBytes, totalBytes: source.size });
     emit({ type: 'stage', name: 'split', totalBytes: source.size });
     try {
@@ -40,6 +44,7 @@ export async function splitBundle(path: string, options: SplitOptions): Promise<
       await target.discard();
       throw asSealiftError(error, `splitting ${path}`);
     }
+    if (parity > 0) await addParity(out, parity, { emit, signal });
     return Math.ceil(source.size / volumeBytes);
   } finally {
     await source.close();

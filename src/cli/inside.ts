@@ -3,6 +3,7 @@
 import type { Command } from './command.ts';
 import { inspect } from './commands/inspect.ts';
 import { install } from './commands/install.ts';
+import { repair } from './commands/repair.ts';
 import { status } from './commands/status.ts';
 import { trustHostKey } from './commands/trust-host-key.ts';
 import { trustShow } from './commands/trust-show.ts';
@@ -13,6 +14,7 @@ import { verify } from './commands/verify.ts';
 export const INSIDE: readonly Command[] = [
   verify,
   inspect,
+  repair,
   install,
   status,
   uninstall,

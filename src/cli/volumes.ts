@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Split bundles on the command line: sizes, folders, media that are asked for, and which volumes to carry again. */
 import { asSealiftError, SealiftError, type ErrorCode } from '../errors.ts';
+import { MAX_PARITY } from '../bundle/repair.ts';
 import { baseOf, diagnose, VolumeSet, type Media, type VolumeFinding } from '../bundle/volumes.ts';
 import type { Given, OptionSpec } from './command.ts';
 import type { Io } from './context.ts';
@@ -15,6 +16,24 @@ export const VOLUME_SIZE_OPTION: OptionSpec = {
   flags: '--volume-size <SIZE>',
   about: 'cut into volumes of this size: 4GiB-1, 4.7GB, 25GB, or bytes',
 };
+
+export const PARITY_OPTION: OptionSpec = {
+  flags: '--parity <N>',
+  about: 'add N parity volumes: any N lost ones can be rebuilt',
+};
+
+/** @throws {SealiftError} USAGE */
+export function parityOf(given: Given): number {
+  const text = given.text('parity');
+  if (text === undefined) return 0;
+  if (!/^[1-9]\d?$/.test(text) || Number(text) > MAX_PARITY)
+    throw new SealiftError('USAGE', `--parity: expected a number from 1 to ${MAX_PARITY}, not '${text}'`);
+  if (given.text('volumeSize') === undefined)
+    throw new SealiftError('USAGE', '--parity needs volumes', {
+      hint: 'add --volume-size 4GiB-1, or another size',
+    });
+  return Number(text);
+}
 
 const UNITS: Readonly<Record<string, number>> = {
   B: 1,

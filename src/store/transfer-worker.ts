@@ -6,6 +6,7 @@
 import { createHash, hash } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
+import { addProduct } from './combine.ts';
 
 /** Bytes of a file that is open in this process. */
 export interface Stretch {
@@ -27,6 +28,16 @@ export interface TransferJob {
   to?: readonly Stretch[];
 }
 
+/** Sums of files (combine.ts), over the bytes `from` to `to`. */
+export interface CombineJob {
+  /** What lies behind the end of a file counts as zero. */
+  inputs: readonly { fd: number; offset: number; size: number }[];
+  /** Each has `size` bytes; sums behind that are not written. */
+  outputs: readonly { fd: number; offset: number; size: number; coefficients: readonly number[] }[];
+  from: number;
+  to: number;
+}
+
 /** What went wrong in a job, in a form that crosses between threads. */
 export interface Trouble {
   /** Of the operating system; EEND when the source ends too early, EBADSIZE, ECANCELED. */
@@ -39,7 +50,7 @@ export interface Trouble {
 }
 
 export interface Order {
-  jobs: readonly TransferJob[];
+  jobs: readonly (TransferJob | CombineJob)[];
   /** Set to 1 by the other side to stop the worker. */
   stop: Int32Array;
 }
@@ -167,23 +178,51 @@ function run({ from, to }: TransferJob, stop: Int32Array): string {
   return hasher.digest('hex');
 }
 
-/** What fits into the buffer, without a hash object: there may be 20,000 of these. */
-function small(from: Stretch, sink: Sink | undefined, stop: Int32Array): string {
-  let bytes = 0;
-  for (; bytes < from.length;) {
-    const place = { side: 'read', stretch: 0, at: from.offset + bytes } as const;
+/** Reads bytes into the beginning of the buffer, all of them. */
+function fill(fd: number, offset: number, length: number, stretch: number, stop: Int32Array): void {
+  for (let bytes = 0; bytes < length;) {
+    const place = { side: 'read', stretch, at: offset + bytes } as const;
     if (Atomics.load(stop, 0) !== 0) throw new Failure(errno('ECANCELED', 'stopped'), place);
-    bytes += readPiece(from.fd, bytes, from.length - bytes, place);
+    const more = readPiece(fd, bytes, length - bytes, place);
+    bytes += more;
+    moved(more);
   }
-  const piece = buffer.subarray(0, bytes);
+}
+
+/** What fits into the buffer, without a hash object: there may be 20,000 of these. */
+function small({ fd, offset, length }: Stretch, sink: Sink | undefined, stop: Int32Array): string {
+  fill(fd, offset, length, 0, stop);
+  const piece = buffer.subarray(0, length);
   sink?.write(piece);
-  moved(bytes);
   return hash('sha256', piece, 'hex');
 }
 
-function resultOf(job: TransferJob, stop: Int32Array): string | Trouble {
+/** One input after the other is added to all outputs, a buffer at a time. */
+function combine({ inputs, outputs, from, to }: CombineJob, stop: Int32Array): string {
+  const sums = outputs.map(() => Buffer.allocUnsafeSlow(BUFFER_BYTES));
+  for (let at = from; at < to; at += BUFFER_BYTES) {
+    const length = Math.min(BUFFER_BYTES, to - at);
+    const whole = Math.ceil(length / 4) * 4;
+    for (const sum of sums) sum.fill(0);
+    for (const [i, { fd, offset, size }] of inputs.entries()) {
+      const here = Math.max(0, Math.min(length, size - at));
+      if (here === 0) continue;
+      fill(fd, offset + at, here, i, stop);
+      buffer.fill(0, here, whole);
+      for (const [j, { coefficients }] of outputs.entries())
+        addProduct(sums[j]!.subarray(0, whole), buffer.subarray(0, whole), coefficients[i]!);
+    }
+    for (const [j, { fd, offset, size }] of outputs.entries()) {
+      const here = Math.max(0, Math.min(length, size - at));
+      if (here > 0) new Sink([{ fd, offset: offset + at, length: here }]).write(sums[j]!.subarray(0, here));
+    }
+  }
+  return '';
+}
+
+function resultOf(job: TransferJob | CombineJob, stop: Int32Array): string | Trouble {
   try {
-    return run(job, stop);
+    return 'inputs' in job ? combine(job, stop) : run(job, stop);
   } catch (error) {
     if (error instanceof Failure) return error.trouble;
     throw error;

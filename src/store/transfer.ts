@@ -6,9 +6,9 @@
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import type { Digest } from './digest.ts';
-import type { Order, TransferJob, Trouble, Word } from './transfer-worker.ts';
+import type { CombineJob, Order, TransferJob, Trouble, Word } from './transfer-worker.ts';
 
-export type { Stretch, TransferJob, WholeFile } from './transfer-worker.ts';
+export type { CombineJob, Stretch, TransferJob, WholeFile } from './transfer-worker.ts';
 
 /** More threads than this wait for the memory, not for the processor. */
 const MAX_THREADS = 4;
@@ -42,7 +42,7 @@ export interface TransferOptions {
 type Result = Digest | TransferError;
 
 interface Parcel {
-  jobs: readonly TransferJob[];
+  jobs: Order['jobs'];
   stop: Int32Array;
   onBytes: ((bytes: number) => void) | undefined;
   resolve: (results: readonly (string | Trouble)[]) => void;
@@ -68,18 +68,39 @@ export async function transferAll(
   jobs: readonly TransferJob[],
   options: TransferOptions = {},
 ): Promise<Result[]> {
+  return (await send(parcelsOf(jobs), options)).map((r): Result =>
+    typeof r === 'string' ? `sha256:${r}` : new TransferError(r),
+  );
+}
+
+/**
+ * Writes sums of files; each job is carried out by one thread.
+ * @throws {TransferError}; the signal's reason, when all threads have come to rest
+ */
+export async function combineAll(jobs: readonly CombineJob[], options: TransferOptions = {}): Promise<void> {
+  const results = await send(
+    jobs.map((job) => [job]),
+    options,
+  );
+  const failed = results.find((result) => typeof result !== 'string');
+  if (failed !== undefined) throw new TransferError(failed);
+}
+
+async function send(
+  parcels: readonly Order['jobs'][],
+  options: TransferOptions,
+): Promise<(string | Trouble)[]> {
   const { signal, onBytes } = options;
   signal?.throwIfAborted();
   const stop = new Int32Array(new SharedArrayBuffer(4));
   const abort = (): void => void Atomics.store(stop, 0, 1);
   signal?.addEventListener('abort', abort, { once: true });
   try {
-    const parcels = parcelsOf(jobs).map((parcel) => threads.send({ jobs: parcel, stop, onBytes }));
-    const settled = await Promise.allSettled(parcels);
+    const settled = await Promise.allSettled(parcels.map((jobs) => threads.send({ jobs, stop, onBytes })));
     signal?.throwIfAborted();
     return settled.flatMap((parcel) => {
       if (parcel.status === 'rejected') throw parcel.reason;
-      return parcel.value.map((r): Result => (typeof r === 'string' ? `sha256:${r}` : new TransferError(r)));
+      return parcel.value;
     });
   } finally {
     signal?.removeEventListener('abort', abort);

@@ -126,3 +126,19 @@ it('two flipped bits in two volumes: both are named, and carrying just those com
   for (const folder of [one, two])
     expect(readdirSync(folder).every((name) => name.startsWith(NAME))).toBe(true);
 });
+
+it('with parity, two damaged volumes are named and rebuilt, and the bundle verifies', async () => {
+  const folder = join(work, 'parity');
+  mkdirSync(folder);
+  await ok(sealift(['split', NAME, '--volume-size', '10MiB', '--parity', '2', '-o', folder], { cwd: work }));
+  for (const n of ['001', '004']) {
+    const fd = openSync(join(folder, `${NAME}.${n}`), 'r+');
+    flipBit(fd, { region: '', position: 1_000_003, bit: 0 });
+    closeSync(fd);
+  }
+  const { problem } = JSON.parse((await verify(folder)).stdout) as { problem: { hint: string } };
+  expect(problem.hint).toBe(`carry again: ${NAME}.001, ${NAME}.004`);
+  const repaired = await ok(sealift(['repair', folder, '--json'], { side: 'inside' }));
+  expect(JSON.parse(repaired.stdout)).toMatchObject({ rebuilt: [`${NAME}.001`, `${NAME}.004`] });
+  await ok(verify(folder));
+});

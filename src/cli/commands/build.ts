@@ -16,13 +16,14 @@ import {
   sourceFlags,
   type SourceFlags,
 } from '../sources.ts';
-import { VOLUME_SIZE_OPTION, volumeSizeOf } from '../volumes.ts';
+import { PARITY_OPTION, parityOf, VOLUME_SIZE_OPTION, volumeSizeOf } from '../volumes.ts';
 
 interface BuildOptions {
   manifest: string | undefined;
   /** undefined: NAME-VERSION.sealift.tar in the current folder. */
   output: string | undefined;
   volumeBytes: number | undefined;
+  parity: number;
   signers: SignerFlags;
   sources: SourceFlags;
 }
@@ -43,6 +44,7 @@ export const build = command<BuildOptions>({
     { ...SIGNER_OPTION, repeat: true },
     { flags: '--unsigned', about: 'write a bundle without a signature, to be signed before it crosses' },
     VOLUME_SIZE_OPTION,
+    PARITY_OPTION,
     ...SOURCE_OPTIONS,
   ],
   examples: [
@@ -57,6 +59,7 @@ export const build = command<BuildOptions>({
     manifest: given.positional,
     output: outputOf(given),
     volumeBytes: volumeSizeOf(given),
+    parity: parityOf(given),
     signers: signersOf(given),
     sources: sourceFlags(given),
   }),
@@ -94,8 +97,8 @@ async function runBuild(options: BuildOptions, io: Io): Promise<Result> {
   const context = await openSources(options.sources, file, io, runCredentialHelper(io));
   const out = options.output ?? `${name}-${version}.sealift.tar`;
   const { emit, signal } = io;
-  const { volumeBytes } = options;
-  const what = { manifest: file.manifest, lock, context, out, volumeBytes, signers };
+  const { volumeBytes, parity } = options;
+  const what = { manifest: file.manifest, lock, context, out, volumeBytes, parity, signers };
   const built = await buildBundle({ ...what, emit, signal });
   // Only now does a keyless signer know its name.
   const signedBy = signers.map((signer) => signer.name);

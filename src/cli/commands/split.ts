@@ -7,11 +7,12 @@ import { command, type Result } from '../command.ts';
 import type { Io } from '../context.ts';
 import { findBundle } from '../files.ts';
 import { count } from '../format.ts';
-import { VOLUME_SIZE_OPTION, volumeSizeOf } from '../volumes.ts';
+import { PARITY_OPTION, parityOf, VOLUME_SIZE_OPTION, volumeSizeOf } from '../volumes.ts';
 
 interface SplitOptions {
   bundle: string;
   volumeBytes: number;
+  parity: number;
   output: string | undefined;
 }
 
@@ -24,11 +25,12 @@ export const split = command<SplitOptions>({
   positional: { name: 'BUNDLE', about: 'the bundle, or the folder that holds it', required: true },
   options: [
     VOLUME_SIZE_OPTION,
+    PARITY_OPTION,
     { flags: '-o, --output <DIR>', about: "where the volumes go (default: the bundle's folder)" },
   ],
   examples: [
     ['sealift split demo.sealift.tar --volume-size 4GiB-1', 'for sticks with FAT32'],
-    ['sealift split demo.sealift.tar --volume-size 25GB -o /mnt/out', 'for Blu-ray discs'],
+    ['sealift split demo.sealift.tar --volume-size 25GB --parity 1 -o /mnt/out', 'any one disc may be lost'],
   ],
   exits: [12, 13],
   parse: (given) => {
@@ -37,19 +39,19 @@ export const split = command<SplitOptions>({
       throw new SealiftError('USAGE', 'no size was given', {
         hint: 'add --volume-size 4GiB-1, or another size',
       });
-    return { bundle: given.positional!, volumeBytes, output: given.text('output') };
+    return { bundle: given.positional!, volumeBytes, parity: parityOf(given), output: given.text('output') };
   },
   run: runSplit,
 });
 
-async function runSplit({ bundle, volumeBytes, output }: SplitOptions, io: Io): Promise<Result> {
+async function runSplit({ bundle, volumeBytes, parity, output }: SplitOptions, io: Io): Promise<Result> {
   const path = await findBundle(bundle);
   const out = output === undefined ? path : join(output, basename(path));
   const { emit, signal } = io;
-  const volumes = await splitBundle(path, { out, volumeBytes, emit, signal });
+  const volumes = await splitBundle(path, { out, volumeBytes, parity, emit, signal });
   return {
     schema: 'sealift/split/v1',
-    data: { bundle: path, first: volumeName(out, 1), volumes, volumeBytes, list: listName(out) },
+    data: { bundle: path, first: volumeName(out, 1), volumes, volumeBytes, parity, list: listName(out) },
     text: [`wrote  ${volumeName(out, 1)} and on, ${count(volumes, 'volume')}`, `list   ${listName(out)}`],
   };
 }
