@@ -88,6 +88,16 @@ export const ERRORS = {
     about:
       'Damaged or missing volumes cannot be rebuilt: more of them are lost than parity volumes are left, or the list of volumes is missing. The message names which ones to carry again.',
   },
+  BASE_INVALID: {
+    exit: 2,
+    about:
+      'What was named with --base cannot be built upon: it is no bundle, no bundle.json and no receipt that says what its host holds.',
+  },
+  BASE_MISSING: {
+    exit: 20,
+    about:
+      'The bundle is a delta, and this host does not hold all that it leaves out, or not intact. The message lists what is missing. Install the base first, or carry a bundle that is whole, or a delta on the receipt of what this host runs.',
+  },
   STORE_DAMAGED: {
     exit: 1,
     about:

@@ -7,14 +7,16 @@ import { addParity, demandParity } from '../bundle/repair.ts';
 import { demandNoVolumes, demandVolumeSize } from '../bundle/split.ts';
 import { FileTarget, temporary, VolumeTarget, type ByteTarget } from '../bundle/target.ts';
 import { volumeName } from '../bundle/volumes.ts';
-import { BundleWriter, headBytes, planBundle, type BundlePlan } from '../bundle/write.ts';
+import { BundleWriter, headBytes, layoutOf, planBundle, type BundlePlan } from '../bundle/write.ts';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import type { Digest } from '../store/digest.ts';
+import type { Store } from '../store/store.ts';
 import { describeShortage, findShortages, shortageDetails, type SpaceNeed } from '../store/space.ts';
 import { readClaim } from '../trust/claim.ts';
 import type { Signer } from '../trust/sign.ts';
 import { SLOT_COUNT } from '../trust/slots.ts';
+import { deltaOn, readBase } from './base.ts';
 import { claimStore } from './claim.ts';
 import { storeConfigs } from './configs.ts';
 import { byKey, SOURCES, type Sources } from './context.ts';
@@ -38,6 +40,8 @@ export interface BuildInput {
   volumeBytes?: number | undefined;
   /** Parity volumes to add. */
   parity?: number;
+  /** Path of a base: what it has is left out. */
+  base?: string | undefined;
   /** Replaces a file that is there. */
   overwrite?: boolean;
   emit: Emit;
@@ -137,19 +141,29 @@ async function prepare(input: BuildInput, out: string, stale: number): Promise<P
     if (own) await store.addBytes(own.bytes);
   }
   const needs = await listNeeds(lock, context, sources);
-  const inventory = composeInventory(manifest, lock);
+  const inventory = await withBase(composeInventory(manifest, lock), input.base, store);
+  const omitted = new Set(inventory.base?.omits.map(({ digest }) => digest));
   const plan = await planBundle(inventory, provenanceOf(inventory, manifest, lock), store);
   const { volumeBytes, parity = 0 } = input;
   if (volumeBytes !== undefined) {
     demandVolumeSize(volumeBytes, plan.size, headBytes(plan));
     demandParity(parity, volumeBytes, plan.size);
   }
-  const gathering = await findMissing([...needs, ...storedAlready(plan, needs)], context);
+  const gathering = await findMissing(
+    [...needs.filter(({ digest }) => !omitted.has(digest)), ...storedAlready(plan, needs)],
+    context,
+  );
   await demandSpace([
     { folder: store.root, what: 'downloads', bytes: gathering.bytes },
     { folder: dirname(out), what: 'bundle', bytes: plan.size + parity * (volumeBytes ?? 0) - stale },
   ]);
   return { plan, gathering, context };
+}
+
+async function withBase(whole: Inventory, base: string | undefined, store: Store): Promise<Inventory> {
+  if (base === undefined) return whole;
+  const { content } = await layoutOf(whole, store);
+  return deltaOn(whole, await readBase(base, store), content);
 }
 
 /** Manifests of images, configuration files, our own signatures: the store has got them a moment ago. */

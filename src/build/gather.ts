@@ -106,13 +106,13 @@ export async function findMissing(needs: readonly Need[], context: SourceContext
   const { store } = context;
   const found: Gathering = { ready: [], missing: [], bytes: 0 };
   for (const need of needs) {
+    if (await store.has(need)) {
+      found.ready.push({ ...need, path: store.path(need.digest), again: need });
+      continue;
+    }
     const path = need.local ? (await need.find()).path : undefined;
     if (path !== undefined) {
       found.ready.push({ ...need, path, again: undefined });
-      continue;
-    }
-    if (await store.has(need)) {
-      found.ready.push({ ...need, path: store.path(need.digest), again: need });
       continue;
     }
     found.missing.push(need);

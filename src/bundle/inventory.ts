@@ -191,6 +191,15 @@ export type InventoryModel = z.infer<typeof InventoryModel>;
 
 const InventoryConfig = z.strictObject({ name: SafePath, digest: DigestSchema, size: Size });
 
+/** What a delta builds on: the enclave must hold every blob that is left out (FORMAT.md §4.7). */
+const DeltaBase = z.strictObject({
+  name: Name,
+  version: Version,
+  digest: DigestSchema.optional().describe('sha256 of its SHA256SUMS, when it was known'),
+  omits: list(z.strictObject({ digest: DigestSchema, size: Size })).describe('Sorted by digest'),
+});
+export type DeltaBase = z.infer<typeof DeltaBase>;
+
 export const Inventory = z.strictObject({
   apiVersion: z.literal('sealift.dev/v1'),
   kind: z.literal('Inventory'),
@@ -204,6 +213,7 @@ export const Inventory = z.strictObject({
   configs: list(InventoryConfig),
   services: list(ServiceSpec.extend({ name: Name })),
   gateway: GatewaySpec.optional(),
+  base: DeltaBase.optional(),
 });
 export type Inventory = z.infer<typeof Inventory>;
 
@@ -254,6 +264,10 @@ function checkInventory(inventory: Inventory): void {
   sorted(
     'services',
     inventory.services.map((s) => s.name),
+  );
+  sorted(
+    'omitted blobs',
+    (inventory.base?.omits ?? []).map((blob) => blob.digest),
   );
   for (const model of inventory.models)
     sorted(

@@ -28,7 +28,7 @@ export interface Layout {
   generated: ReadonlyMap<Digest, Buffer>;
   /** Manifests and configs, by digest: first in the archive, so that a reader finds all structure at its start. */
   meta: readonly Expected[];
-  /** Layers and files, by digest, without those that are in `meta` already. */
+  /** Layers and files, by digest, without those that are in `meta` already and those that a delta leaves out. */
   content: readonly Expected[];
 }
 
@@ -55,7 +55,23 @@ export function deriveLayout(inventory: Inventory, manifests: ReadonlyMap<Digest
       ),
     ],
   ] as const);
-  return { documents, generated: blobs.generated, ...blobs.ordered() };
+  const { meta, content } = blobs.ordered();
+  return { documents, generated: blobs.generated, meta, content: withoutOmitted(content, inventory) };
+}
+
+/** A delta leaves out layers and files only: what describes them always travels (FORMAT.md §4.7). */
+function withoutOmitted(content: readonly Expected[], { base }: Inventory): readonly Expected[] {
+  if (base === undefined) return content;
+  const sizes = new Map(content.map(({ digest, size }) => [digest, size]));
+  for (const { digest, size } of base.omits) {
+    if (sizes.get(digest) !== size)
+      throw new SealiftError(
+        'BUNDLE_MALFORMED',
+        `it leaves out ${digest}, which is no layer or file of ${size} bytes of it`,
+      );
+  }
+  const omitted = new Set(base.omits.map(({ digest }) => digest));
+  return content.filter(({ digest }) => !omitted.has(digest));
 }
 
 /** Collects blobs, each once, and refuses one digest with two sizes. */

@@ -7,7 +7,7 @@ import type { Store } from '../store/store.ts';
 import type { Stretch } from '../store/transfer.ts';
 import { encodeSlot, SLOT_BYTES, SLOT_COUNT } from '../trust/slots.ts';
 import { parseInventory, type Inventory } from './inventory.ts';
-import { deriveLayout } from './layout.ts';
+import { deriveLayout, type Layout } from './layout.ts';
 import { MAX_IMAGE_JSON_BYTES } from './limits.ts';
 import { parseImageManifest } from './oci.ts';
 import { blobName, formatSums, slotName, SUMS_NAME, type DocumentName } from './sums.ts';
@@ -32,17 +32,8 @@ export interface BundlePlan {
   blobs: readonly Expected[];
 }
 
-/**
- * Everything about the bundle but its content: names, sizes, order, and so the bytes to sign. Writes nothing.
- * @param blobs must hold the manifest of every image
- */
-export async function planBundle(
-  inventory: Inventory,
-  provenance: Uint8Array,
-  blobs: BlobReader,
-): Promise<BundlePlan> {
-  const bundleJson = canonicalJson(inventory);
-  parseInventory(bundleJson); // what a reader would refuse is never written
+/** Everything that follows from an inventory, with the manifests that a store has. */
+export async function layoutOf(inventory: Inventory, blobs: BlobReader): Promise<Layout> {
   const manifests = new Map(
     await Promise.all(
       inventory.images.map(async ({ name, manifest }) => {
@@ -54,7 +45,21 @@ export async function planBundle(
       }),
     ),
   );
-  const layout = deriveLayout(inventory, manifests);
+  return deriveLayout(inventory, manifests);
+}
+
+/**
+ * Everything about the bundle but its content: names, sizes, order, and so the bytes to sign. Writes nothing.
+ * @param blobs must hold the manifest of every image
+ */
+export async function planBundle(
+  inventory: Inventory,
+  provenance: Uint8Array,
+  blobs: BlobReader,
+): Promise<BundlePlan> {
+  const bundleJson = canonicalJson(inventory);
+  parseInventory(bundleJson); // what a reader would refuse is never written
+  const layout = await layoutOf(inventory, blobs);
   const documents: [DocumentName, Buffer][] = [
     ['bundle.json', bundleJson],
     ['provenance.json', Buffer.from(provenance)],

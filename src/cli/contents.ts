@@ -9,11 +9,20 @@ const vouched = (signature: UpstreamSignature | undefined): string =>
   signature === undefined ? '' : `  signed by ${describeSigner(signature.by)}`;
 
 /** What a bundle carries, a line each. */
-export function contentLines({ platform, images, models, configs, services }: Inventory): string[] {
+export function contentLines({ platform, images, models, configs, services, base }: Inventory): string[] {
   const bytes = (files: readonly { size: number }[]): string =>
     formatBytes(files.reduce((sum, f) => sum + f.size, 0));
   return table([
     ['platform', platform, ''],
+    ...(base === undefined
+      ? []
+      : [
+          [
+            'base',
+            `${base.name} ${base.version}`,
+            `leaves out ${count(base.omits.length, 'blob')}, ${bytes(base.omits)}: not looked at here`,
+          ],
+        ]),
     ...images.map((image) => [
       'image',
       image.name,

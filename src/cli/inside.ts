@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Commands of the enclave. Nothing here may lead to src/build or to the signing of bundles. */
 import type { Command } from './command.ts';
+import { diff } from './commands/diff.ts';
 import { inspect } from './commands/inspect.ts';
 import { install } from './commands/install.ts';
 import { repair } from './commands/repair.ts';
@@ -14,6 +15,7 @@ import { verify } from './commands/verify.ts';
 export const INSIDE: readonly Command[] = [
   verify,
   inspect,
+  diff,
   repair,
   install,
   status,

@@ -19,6 +19,7 @@ import { SealiftError } from '../errors.ts';
 import { canonicalJson } from '../json.ts';
 import { Hasher, type Digest, type Expected } from '../store/digest.ts';
 import { writeFully } from '../store/download.ts';
+import { heldBody, type HeldLayer } from './base.ts';
 
 /** The part of a VerifiedBundle that an archive is made from. */
 export interface ArchiveSource {
@@ -31,6 +32,8 @@ export interface ArchiveOptions {
   unpackZstd: boolean;
   /** Folder for the one layer at a time that is unpacked; a tar header needs its size beforehand. */
   spoolFolder: string;
+  /** Layers that the bundle leaves out, by their digest, as the engine has given them back. */
+  held?: ReadonlyMap<Digest, HeldLayer>;
   onBytes?: (delta: number) => void;
   signal?: AbortSignal;
 }
@@ -49,19 +52,22 @@ export async function* imageArchive(
   image: VerifiedImage,
   options: ArchiveOptions,
 ): AsyncGenerator<Buffer> {
-  const layers = options.unpackZstd
-    ? image.layers.map((layer, i) => plainLayer(layer, image.diffIds[i]!))
-    : image.layers.map(asIs);
+  const layers = image.layers.map((layer, i) => {
+    const held = options.held?.get(layer.digest);
+    if (held !== undefined) return heldLayer(layer, image.diffIds[i]!, held);
+    return options.unpackZstd ? plainLayer(layer, image.diffIds[i]!) : asIs(layer);
+  });
   yield* bytesMember(blobName(image.config.digest), image.configBytes, options);
   yield* bytesMember(blobName(image.manifest.digest), image.manifestBytes, options);
   const sent = new Set([blobName(image.config.digest), blobName(image.manifest.digest)]);
   for (const layer of layers) {
     if (sent.has(layer.name)) continue;
     sent.add(layer.name);
-    yield* layer.unpack ? unpackedMember(source, layer, options) : blobMember(source, layer, options);
+    if (layer.held !== undefined) yield* heldMember(layer.name, layer.held);
+    else yield* layer.unpack ? unpackedMember(source, layer, options) : blobMember(source, layer, options);
   }
-  const plain = layers.every((layer) => !layer.unpack);
-  for (const [name, bytes] of plain ? layoutDocuments(source, image) : dockerDocuments(image, layers))
+  const asSigned = layers.every((layer) => !layer.unpack);
+  for (const [name, bytes] of asSigned ? layoutDocuments(source, image) : dockerDocuments(image, layers))
     yield* member(name, bytes);
   yield END_OF_ARCHIVE;
 }
@@ -69,8 +75,10 @@ export async function* imageArchive(
 interface ArchiveLayer {
   blob: Expected;
   name: string;
+  /** Whether it is sent unpacked. */
   unpack: boolean;
   diffId: Digest;
+  held?: HeldLayer;
 }
 
 const asIs = (blob: Expected): ArchiveLayer => ({
@@ -79,6 +87,21 @@ const asIs = (blob: Expected): ArchiveLayer => ({
   unpack: false,
   diffId: blob.digest,
 });
+
+/** One that comes back packed has the digest that was signed; an unpacked one goes by its diff ID. */
+const heldLayer = (blob: Expected, diffId: Digest, held: HeldLayer): ArchiveLayer => ({
+  blob,
+  name: blobName(held.unpacked ? diffId : blob.digest),
+  unpack: held.unpacked,
+  diffId,
+  held,
+});
+
+async function* heldMember(name: string, held: HeldLayer): AsyncGenerator<Buffer> {
+  yield tarHeader(name, held.size);
+  yield* heldBody(held);
+  yield Buffer.alloc(padding(held.size));
+}
 
 function plainLayer(blob: Expected & { mediaType: string }, diffId: Digest): ArchiveLayer {
   return isZstd(blob.mediaType) ? { blob, name: blobName(diffId), unpack: true, diffId } : asIs(blob);
@@ -92,7 +115,9 @@ function layoutDocuments(source: ArchiveSource, image: VerifiedImage): Iterable<
     `the manifest of image ${image.name}`,
     'BUNDLE_MALFORMED',
   );
-  const inventory = { ...source.inventory, images: only, models: [], configs: [] };
+  // What a delta leaves out is part of the image: the archive for the engine is whole.
+  const { base: _, ...whole } = source.inventory;
+  const inventory = { ...whole, images: only, models: [], configs: [] };
   return deriveLayout(inventory, new Map([[image.manifest.digest, manifest]])).documents;
 }
 

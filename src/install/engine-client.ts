@@ -4,6 +4,7 @@
  * dockerode (facts: oci.md §1, §2) end here: an engine that reports an error inside a successful answer, one
  * that says "Loaded" over missing content, and two kinds of image store with two meanings of "image ID".
  */
+import type { VerifiedImage } from '../bundle/open.ts';
 import { PassThrough, Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import Docker from 'dockerode';
@@ -82,6 +83,10 @@ function demandReference(reference: string): void {
   if (!isImageRef(reference) && !isDigest(reference)) throw new TypeError('not a reference of an image');
 }
 
+/** The image ID that an engine must report for a signed image. */
+export const expectedId = (image: Pick<VerifiedImage, 'config' | 'manifest'>, store: StoreKind): Digest =>
+  store === 'classic' ? image.config.digest : image.manifest.digest;
+
 export class EngineClient {
   readonly facts: EngineFacts;
   readonly socket: string;
@@ -152,6 +157,19 @@ export class EngineClient {
       body.destroy();
     }
     if (failure !== undefined) throw failure;
+  }
+
+  /**
+   * An image as the engine exports it (`docker save`).
+   * @throws {SealiftError} ENGINE_FAILED
+   */
+  async export(id: Digest, signal?: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
+    demandReference(id);
+    const stream = await this.#ask(`exporting image ${id}`, () => this.#slow.getImage(id).get());
+    if (stream === undefined)
+      throw new SealiftError('ENGINE_FAILED', `the engine has no image ${id} any more`);
+    signal?.addEventListener('abort', () => (stream as Readable).destroy(), { once: true });
+    return stream as Readable;
   }
 
   /**

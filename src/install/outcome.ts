@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What became of the steps of an install, and the receipt that is made of it. */
+import { expectedId } from './engine-client.ts';
+import type { Expected } from '../store/digest.ts';
 import type { VerifiedBundle } from '../bundle/open.ts';
 import type { Service } from './engines.ts';
 import { releaseName } from './home.ts';
@@ -9,7 +11,7 @@ import { apiKeysFile, type Site } from './site.ts';
 import type { SmokeAnswer } from './smoke.ts';
 import type { Step, World } from './step.ts';
 import { configsPath } from './steps/config.ts';
-import { expectedId, howProved } from './steps/image.ts';
+import { howProved } from './steps/image.ts';
 import { gatewayService, projectName } from './targets/compose.ts';
 import { policyId } from '../trust/state.ts';
 import type { FullReceipt } from './vsa.ts';
@@ -120,7 +122,7 @@ function judgement({
   };
 }
 
-function content({ bundle, modelPaths }: ReceiptInput): Pick<Receipt, 'models' | 'configs'> {
+function content({ bundle, modelPaths }: ReceiptInput): Pick<Receipt, 'models' | 'configs' | 'holds'> {
   const { models, configs } = bundle.inventory;
   return {
     models: models.map(({ name, revision, files }) => ({
@@ -131,7 +133,20 @@ function content({ bundle, modelPaths }: ReceiptInput): Pick<Receipt, 'models' |
       bytes: files.reduce((sum, file) => sum + file.size, 0),
     })),
     ...(configs.length === 0 ? {} : { configs: { path: configsPath(configs), files: configs.length } }),
+    holds: heldBy(bundle),
   };
+}
+
+/** Each layer and file once, by digest: what a delta on this receipt may leave out. */
+function heldBy({ images, inventory }: ReceiptInput['bundle']): NonNullable<Receipt['holds']> {
+  const all: Expected[] = [
+    ...images.flatMap(({ layers }) => layers),
+    ...inventory.models.flatMap(({ files }) => files),
+    ...inventory.configs,
+  ];
+  return [...new Map(all.map(({ digest, size }) => [digest, size]))]
+    .map(([digest, size]) => ({ digest, size }))
+    .toSorted((a, b) => (a.digest < b.digest ? -1 : 1));
 }
 
 function serving({

@@ -4,9 +4,10 @@ import { mkdir } from 'node:fs/promises';
 import type { VerifiedBundle } from '../bundle/open.ts';
 import { SealiftError } from '../errors.ts';
 import { silent, type Emit } from '../events.ts';
-import type { Digest, Expected } from '../store/digest.ts';
+import type { Digest } from '../store/digest.ts';
 import { Store } from '../store/store.ts';
-import { EngineClient } from './engine-client.ts';
+import { borrowedBytes, demandBase, type Borrowed } from './base.ts';
+import { expectedId, EngineClient } from './engine-client.ts';
 import { servicesOf, type Service } from './engines.ts';
 import { releaseName, type Home } from './home.ts';
 import { readHostKey, type HostKey } from './host-key.ts';
@@ -23,6 +24,7 @@ import {
   Findings,
   laterThanHere,
   spoolBytes,
+  type DiskUse,
 } from './preflight.ts';
 import { readReceipt, readReceipts } from './receipt.ts';
 import { apiKeysFile, readApiKeys, readSite, type Site } from './site.ts';
@@ -30,7 +32,7 @@ import type { Step, StepState, World } from './step.ts';
 import { configStep } from './steps/config.ts';
 import { FilesStep } from './steps/files.ts';
 import { CurrentStep, SmokeStep, type Changes } from './steps/finish.ts';
-import { expectedId, ImageStep } from './steps/image.ts';
+import { ImageStep } from './steps/image.ts';
 import { modelPath, modelStep } from './steps/model.ts';
 import { ReturnStep, ServiceStep } from './steps/service.ts';
 import { projectName, RELEASE_LABEL } from './targets/compose.ts';
@@ -123,6 +125,8 @@ interface Host {
   compose: Compose | undefined;
   /** With which the receipt is signed. */
   hostKey: HostKey | undefined;
+  /** Layers that a delta leaves out, by image. */
+  borrowed: ReadonlyMap<string, readonly Borrowed[]>;
 }
 
 async function preflight(bundle: VerifiedBundle, input: PlanInput, store: Store, emit: Emit): Promise<Host> {
@@ -163,24 +167,13 @@ async function preflight(bundle: VerifiedBundle, input: PlanInput, store: Store,
   if (site) await findings.check('keys', () => say(keysFinding(site, home)));
   if (site && engine)
     await findings.check('port', () => say(checkPort(engine, site, projectName(inventory.name))));
+  const borrowed = engine && (await checkBase(bundle, { home, store, engine, emit }, findings));
   const hostKey = await findings.check('host key', async () => {
     const value = await readHostKey(home);
     return { value, detail: value?.fingerprint ?? 'none, so the receipt is not signed' };
   });
   await findings.check('release', () => say(checkRelease(home, inventory)));
-  const blobs: Expected[] = [...inventory.models.flatMap((m) => m.files), ...inventory.configs];
-  await findings.check('disk', () =>
-    say(
-      checkDisk({
-        home,
-        store,
-        blobs,
-        spool: engine ? spoolBytes(bundle, engine) : 0,
-        engine,
-        images: bundle.images,
-      }),
-    ),
-  );
+  await findings.check('disk', () => say(checkDisk(diskUse(bundle, home, store, engine, borrowed))));
   if (engine)
     await findings.check('tags', () =>
       say(checkTags(engine, bundle, unfinished?.bundle === bundle.digest ? undefined : unfinished)),
@@ -191,7 +184,40 @@ async function preflight(bundle: VerifiedBundle, input: PlanInput, store: Store,
   const world = { home, store, engine: engine!, compose: findCompose, emit };
   const later = laterThanHere(bundle);
   if (later !== undefined) findings.warn('time', later);
-  return { world, compose, hostKey, stack: site && { site, tls: tls!, services: services! } };
+  return {
+    world,
+    compose,
+    hostKey,
+    borrowed: borrowed ?? new Map(),
+    stack: site && { site, tls: tls!, services: services! },
+  };
+}
+
+/** What a delta leaves out, looked for on this host; undefined when something of it is missing. */
+async function checkBase(
+  bundle: VerifiedBundle,
+  world: Parameters<typeof demandBase>[1],
+  findings: Findings,
+): Promise<Map<string, Borrowed[]> | undefined> {
+  const { base } = bundle.inventory;
+  if (base === undefined) return new Map();
+  return findings.check('base', async () => ({
+    value: await demandBase(bundle, world),
+    detail: `${base.name} ${base.version}: ${base.omits.length} blobs are here, intact`,
+  }));
+}
+
+function diskUse(
+  bundle: VerifiedBundle,
+  home: Home,
+  store: Store,
+  engine: EngineClient | undefined,
+  borrowed: ReadonlyMap<string, readonly Borrowed[]> = new Map(),
+): DiskUse {
+  const { models, configs } = bundle.inventory;
+  const blobs = [...models.flatMap((model) => model.files), ...configs];
+  const spool = Math.max(engine ? spoolBytes(bundle, engine) : 0, borrowedBytes(borrowed));
+  return { home, store, blobs, spool, engine, images: bundle.images };
 }
 
 function tlsFinding(tls: TlsFiles, findings: Findings): { value: TlsFiles; detail: string } {
@@ -295,6 +321,7 @@ export const gatewayUrl = ({ hostName, listen }: Site): string =>
 interface Parts {
   bundle: VerifiedBundle;
   input: PlanInput;
+  borrowed: ReadonlyMap<string, readonly Borrowed[]>;
   world: World;
   stack: Stack | undefined;
   compose: Compose | undefined;
@@ -314,7 +341,9 @@ async function listSteps(parts: Parts): Promise<Step[]> {
     inventory.models.map((m) => modelStep(world, bundle, m, modelPaths.get(m.name)!)),
   );
   const configs = inventory.configs.length > 0 ? [await configStep(world, bundle, inventory.configs)] : [];
-  const images = bundle.images.map((image) => new ImageStep(world, bundle, image));
+  const images = bundle.images.map(
+    (image) => new ImageStep(world, bundle, image, parts.borrowed.get(image.name)),
+  );
   const running = stack ? await stackSteps(parts, stack, modelPaths) : undefined;
   const overrides = await overridesOf(input.home, bundle, input.override);
   const current = new CurrentStep({

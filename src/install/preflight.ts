@@ -12,13 +12,12 @@ import { hexOf, type Digest, type Expected } from '../store/digest.ts';
 import { exists, freeBytes } from '../store/files.ts';
 import { describeShortage, findShortages, shortageDetails, type SpaceNeed } from '../store/space.ts';
 import type { Store } from '../store/store.ts';
-import type { EngineClient } from './engine-client.ts';
+import { expectedId, type EngineClient } from './engine-client.ts';
 import { releaseName, type Home } from './home.ts';
 import type { JournalState } from './journal.ts';
 import { listeners, overlaps } from './ports.ts';
 import { readReceipt } from './receipt.ts';
 import type { Site } from './site.ts';
-import { expectedId } from './steps/image.ts';
 import { formatBytes } from '../text.ts';
 import { isoSeconds, latestOf } from '../trust/state.ts';
 

@@ -85,6 +85,10 @@ export const Receipt = z.strictObject({
     }),
   ),
   configs: z.strictObject({ path: z.string(), files: z.number().int() }).optional(),
+  holds: z
+    .array(z.strictObject({ digest: DigestSchema, size: Size }))
+    .optional()
+    .describe('Layers and files that this host holds with the release: what a delta may leave out'),
   services: z.array(
     z.strictObject({ name: Name, engine: Name, image: Name, model: Name, servedModel: z.string() }),
   ),

@@ -37,9 +37,9 @@ export function shardNames(shards: number): string[] {
 }
 
 /** Another shard in the place of one. */
-export function changeShard(dir: string, name: string): void {
+export function changeShard(dir: string, name: string, seed = 999_983): void {
   const path = join(dir, name);
-  noiseFile(path, statSync(path).size, 999_983);
+  noiseFile(path, statSync(path).size, seed);
 }
 
 /** `count` files of 4 to 16 KiB in folders of a hundred. */

@@ -42,7 +42,7 @@ test('killed again and again, lock and build go on where they were and repeat no
   try {
     const folder = tempDir('killed');
     writeFileSync(join(folder, 'm.yaml'), MANIFEST);
-    hub.faults['*'] = { rate: 600_000 };
+    hub.faults['*'] = { rate: 300_000 };
     const finished: { blob: string; requests: Map<string, number> }[] = [];
     const blobs = join(folder, 'store/blobs/sha256');
     let kills = 0;

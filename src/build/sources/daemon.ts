@@ -20,7 +20,7 @@ import { printable } from '../../text.ts';
 import { localSource } from './local-file.ts';
 import { fullName, parseReference } from './reference.ts';
 import type { ImageSource, SourceContext } from './source.ts';
-import { tarEntries } from './tar-entries.ts';
+import { tarEntries } from '../../store/tar-entries.ts';
 
 /** @param name as the engine knows it: `name:tag`, or an image ID `sha256:…` */
 export function daemonImage(

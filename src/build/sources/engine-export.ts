@@ -16,7 +16,7 @@ import type { Store } from '../../store/store.ts';
 import { assertPlatform, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES } from './image.ts';
 import { printable } from '../../text.ts';
 import type { ResolvedImage, SourceContext } from './source.ts';
-import type { TarEntry } from './tar-entries.ts';
+import type { TarEntry } from '../../store/tar-entries.ts';
 
 const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
 const CONFIG_TYPE = 'application/vnd.oci.image.config.v1+json';

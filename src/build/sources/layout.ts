@@ -23,7 +23,7 @@ import {
 import { printable } from '../../text.ts';
 import { localSource, partSource } from './local-file.ts';
 import type { ImageSource, ResolvedImage, SourceContext } from './source.ts';
-import { tarEntries } from './tar-entries.ts';
+import { tarEntries } from '../../store/tar-entries.ts';
 
 const REF_NAME = 'org.opencontainers.image.ref.name';
 const FULL_NAME = 'io.containerd.image.name';

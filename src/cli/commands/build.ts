@@ -24,6 +24,7 @@ interface BuildOptions {
   output: string | undefined;
   volumeBytes: number | undefined;
   parity: number;
+  base: string | undefined;
   signers: SignerFlags;
   sources: SourceFlags;
 }
@@ -33,6 +34,7 @@ export const build = command<BuildOptions>({
   summary: 'Build and sign the bundle that a lock describes',
   about: [
     'Fetches what the store lacks, checks every byte against the lock, and writes one signed bundle. The same lock gives the same bundle, bit for bit, apart from its signatures. A build that was stopped goes on where it was when it is run again.',
+    'With --base the bundle is a delta: layers and files that the base has are left out, and an enclave takes it only when it holds them, intact. The base is a bundle, its bundle.json, or the receipt.json of a release that was brought back from the enclave; `sealift diff` shows what it carries.',
     'With --volume-size the bundle is written in volumes (NAME.001 and on), as by `sealift split`.',
     'Each --key and each --signer signs. More signatures can be added later with `sealift sign`, in place.',
   ],
@@ -45,6 +47,7 @@ export const build = command<BuildOptions>({
     { flags: '--unsigned', about: 'write a bundle without a signature, to be signed before it crosses' },
     VOLUME_SIZE_OPTION,
     PARITY_OPTION,
+    { flags: '--base <FILE>', about: 'leave out what this bundle, bundle.json or receipt has' },
     ...SOURCE_OPTIONS,
   ],
   examples: [
@@ -60,6 +63,7 @@ export const build = command<BuildOptions>({
     output: outputOf(given),
     volumeBytes: volumeSizeOf(given),
     parity: parityOf(given),
+    base: given.text('base'),
     signers: signersOf(given),
     sources: sourceFlags(given),
   }),
@@ -97,8 +101,8 @@ async function runBuild(options: BuildOptions, io: Io): Promise<Result> {
   const context = await openSources(options.sources, file, io, runCredentialHelper(io));
   const out = options.output ?? `${name}-${version}.sealift.tar`;
   const { emit, signal } = io;
-  const { volumeBytes, parity } = options;
-  const what = { manifest: file.manifest, lock, context, out, volumeBytes, parity, signers };
+  const { volumeBytes, parity, base } = options;
+  const what = { manifest: file.manifest, lock, context, out, volumeBytes, parity, base, signers };
   const built = await buildBundle({ ...what, emit, signal });
   // Only now does a keyless signer know its name.
   const signedBy = signers.map((signer) => signer.name);

@@ -4,17 +4,15 @@
  * digest that was signed (config or manifest, by the kind of its store), its layers the ones that the config
  * names, and, in the containerd store, the content must really be there (oci.md §2).
  */
+import { rm } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SealiftError } from '../../errors.ts';
 import type { VerifiedImage } from '../../bundle/open.ts';
 import type { Digest } from '../../store/digest.ts';
-import { imageArchive, imageBytes, type ArchiveSource } from '../archive.ts';
-import type { EngineClient, EngineImage, StoreKind } from '../engine-client.ts';
+import { imageArchive, imageBytes, type ArchiveOptions, type ArchiveSource } from '../archive.ts';
+import { borrowLayers, type Borrowed } from '../base.ts';
+import { expectedId, type EngineClient, type EngineImage, type StoreKind } from '../engine-client.ts';
 import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';
-
-/** The image ID that an engine must report for a signed image. */
-export const expectedId = (image: VerifiedImage, store: StoreKind): Digest =>
-  store === 'classic' ? image.config.digest : image.manifest.digest;
 
 /** What an image ID proves, for the receipt. */
 export const howProved = (store: StoreKind): string =>
@@ -38,8 +36,11 @@ export class ImageStep implements Step {
   readonly #source: ArchiveSource;
   readonly #image: VerifiedImage;
   readonly #expected: Digest;
+  readonly #borrowed: readonly Borrowed[];
 
-  constructor(world: World, source: ArchiveSource, image: VerifiedImage) {
+  /** @param borrowed layers that the bundle leaves out */
+  constructor(world: World, source: ArchiveSource, image: VerifiedImage, borrowed: readonly Borrowed[] = []) {
+    this.#borrowed = borrowed;
     this.#world = world;
     this.#source = source;
     this.#image = image;
@@ -64,10 +65,25 @@ export class ImageStep implements Step {
   async apply(progress: Progress, signal?: AbortSignal): Promise<void> {
     const { engine, home } = this.#world;
     await this.check(); // right before loading: somebody may have tagged another image since the plan was made
+    const spoolFolder = home.path('spool');
+    const held = await borrowLayers(engine, this.#borrowed, spoolFolder, signal);
+    try {
+      await this.#load(progress, signal, { spoolFolder, held });
+    } finally {
+      for (const { path } of held.values()) await rm(path, { force: true });
+    }
+  }
+
+  async #load(
+    progress: Progress,
+    signal: AbortSignal | undefined,
+    more: Pick<ArchiveOptions, 'spoolFolder' | 'held'>,
+  ): Promise<void> {
+    const { engine } = this.#world;
     const archive = imageArchive(this.#source, this.#image, {
       unpackZstd: !engine.facts.readsZstd,
-      spoolFolder: home.path('spool'),
       onBytes: progress,
+      ...more,
       ...(signal === undefined ? {} : { signal }),
     });
     let sent = false;

@@ -6,7 +6,7 @@
  */
 import type { FileHandle } from 'node:fs/promises';
 import { Header, Pax, type HeaderData } from 'tar';
-import { SealiftError } from '../../errors.ts';
+import { SealiftError } from '../errors.ts';
 
 const BLOCK_BYTES = 512;
 /** Largest pax header or long name that is read, in bytes. */
