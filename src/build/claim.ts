@@ -14,7 +14,9 @@ export async function claimStore(store: Store, command: 'lock' | 'build'): Promi
   const release = await lockFolder(store.root, command);
   try {
     const partial = join(store.root, 'partial');
-    const orphans = (await readdir(partial)).filter((name) => name.startsWith('new-'));
+    const orphans = (await readdir(partial)).filter(
+      (name) => name.startsWith('new-') || name.endsWith('.tmp'),
+    );
     await Promise.all(orphans.map((name) => rm(join(partial, name), { force: true })));
   } catch (error) {
     await release();

@@ -6,13 +6,14 @@
  */
 import { randomUUID } from 'node:crypto';
 import { constants, statSync } from 'node:fs';
-import { mkdir, open, rename, rm, stat, type FileHandle } from 'node:fs/promises';
+import { mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import { digestOf, Hasher, hexOf, type Digest, type Expected } from './digest.ts';
-import { Download, sourceChanged, writeFully, type BlobSource } from './download.ts';
+import { arrivedRanges, Download, forget, sourceChanged, writeFully, type BlobSource } from './download.ts';
 import { fsyncDir, readFileChunks } from './files.ts';
+import { bytesOf } from './ranges.ts';
 import { transfer, type Stretch } from './transfer.ts';
 
 export type { BlobSource } from './download.ts';
@@ -102,12 +103,15 @@ export class Store {
       await this.#bring(handle, expected, source, { ...options, what });
     } catch (error) {
       await handle.close();
-      if (error instanceof SealiftError && error.code === 'SOURCE_CHANGED')
+      if (error instanceof SealiftError && error.code === 'SOURCE_CHANGED') {
         await rm(partial, { force: true });
+        await forget(partial);
+      }
       throw asSealiftError(error, `storing ${what} in ${this.root}`);
     }
     await handle.close();
     await this.#publish(partial, expected.digest);
+    await forget(partial);
   }
 
   /**
@@ -120,7 +124,7 @@ export class Store {
     source: BlobSource,
     options: ArrivalOptions & { what: string },
   ): Promise<void> {
-    const download = new Download(handle, expected, options);
+    const download = new Download(this.#partial(expected.digest), handle, expected, options);
     const job = {
       from: [{ fd: handle.fd, offset: 0, length: expected.size }],
       ...(options.to && { to: options.to }),
@@ -139,8 +143,7 @@ export class Store {
 
   /** Bytes of a blob that an earlier, interrupted download left. */
   async arrived({ digest, size }: Expected): Promise<number> {
-    const info = await stat(this.#partial(digest)).catch(() => undefined);
-    return Math.min(info?.size ?? 0, size);
+    return bytesOf(await arrivedRanges(this.#partial(digest), size));
   }
 
   /**

@@ -27,7 +27,25 @@ export function rangedSource(options: RangedOptions): BlobSource {
       const first = await openPart(offset, options, signal);
       return { offset: first.offset, body: parts(first, options, signal) };
     },
+    openRange: (from, to, signal) => openRange(from, to, options, signal),
   };
+}
+
+/** Exactly one range; undefined from a server that sends everything instead. */
+async function openRange(
+  from: number,
+  to: number,
+  options: RangedOptions,
+  signal: AbortSignal | undefined,
+): Promise<AsyncIterable<Uint8Array> | undefined> {
+  const response = await options.get({ range: `bytes=${from}-${to - 1}` }, signal);
+  if (response.status === 206) {
+    checkContentRange(response, from, options);
+    return response.body;
+  }
+  if (response.status !== 416) wholeContent(response, options);
+  response.discard();
+  return undefined;
 }
 
 interface Part {
