@@ -57,3 +57,26 @@ it('that is not JSON is refused', () => {
     expect.objectContaining({ code: 'BUNDLE_MALFORMED', message: 'provenance.json is not valid JSON' }),
   );
 });
+
+const described = (buildType: unknown, id: unknown): unknown => ({
+  ...good,
+  predicate: { buildDefinition: { buildType }, runDetails: { builder: { id } } },
+});
+
+it('describes a build when it names the kind of build and the builder, and has its own digest', () => {
+  const bytes = Buffer.from(JSON.stringify(described('https://b.example', 'https://c.example')));
+  const digest = `sha256:${sha256(bytes).toString('hex')}`;
+  expect(checkProvenance(bytes, inventory)).toEqual({ digest, describesBuild: true });
+});
+
+it.each([
+  ['nothing', good],
+  ['no kind of build', described(undefined, 'https://c.example')],
+  ['an empty kind of build', described('', 'https://c.example')],
+  ['no builder', described('https://b.example', undefined)],
+  ['an empty builder', described('https://b.example', '')],
+  ['no details of the run', { ...good, predicate: { buildDefinition: { buildType: 'b' } } }],
+  ['no definition', { ...good, predicate: { runDetails: { builder: { id: 'c' } } } }],
+])('describes none with %s', (_, value) => {
+  expect(check(value)).toMatchObject({ describesBuild: false });
+});
