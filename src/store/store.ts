@@ -14,7 +14,7 @@ import { digestOf, Hasher, hexOf, type Digest, type Expected } from './digest.ts
 import { arrivedRanges, Download, forget, sourceChanged, writeFully, type BlobSource } from './download.ts';
 import { fsyncDir, readFileChunks } from './files.ts';
 import { bytesOf } from './ranges.ts';
-import { transfer, type Stretch } from './transfer.ts';
+import { transfer, TransferError, type Stretch } from './transfer.ts';
 
 export type { BlobSource } from './download.ts';
 
@@ -159,6 +159,7 @@ export class Store {
     const from = { path: this.path(expected.digest), length: expected.size };
     const { onBytes, signal } = options;
     const found = await transfer({ from, to }, { onBytes, signal }).catch((error: unknown) => {
+      if (error instanceof TransferError && NOT_WHOLE.has(error.code)) return undefined;
       throw asSealiftError(error, `copying ${options.what ?? expected.digest} out of ${this.root}`);
     });
     if (found === expected.digest) return true;
@@ -292,6 +293,9 @@ export class Store {
     if (this.#durable) await fsyncDir(dirname(path));
   }
 }
+
+/** A file of another size, or gone: no fault of the disk. */
+const NOT_WHOLE: ReadonlySet<string> = new Set(['EBADSIZE', 'EEND', 'ENOENT']);
 
 function tooLarge(options: AddOptions & { maxBytes?: number }): SealiftError {
   return new SealiftError(

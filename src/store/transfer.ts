@@ -195,6 +195,7 @@ class Threads {
         this.#all.delete(ended);
         const at = this.#resting.indexOf(ended);
         if (at >= 0) this.#resting.splice(at, 1);
+        this.#next(); // what waits gets a new thread, or the reason why there is none
       },
     );
     this.#all.add(thread);
