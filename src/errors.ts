@@ -76,7 +76,7 @@ export const ERRORS = {
   SOURCE_CHANGED: {
     exit: 1,
     about:
-      'A source sends other bytes than the lock says. Nothing was kept. If the change is meant, run `sealift lock` and review what it prints.',
+      'A source sends other bytes than the lock says, or says that it is about to. None of them was kept. If the change is meant, run `sealift lock` and review what it prints.',
   },
   SOURCE_INVALID: {
     exit: 1,

@@ -116,7 +116,7 @@ export async function findMissing(needs: readonly Need[], context: SourceContext
       continue;
     }
     found.missing.push(need);
-    found.bytes += need.size - (await store.arrived(need));
+    found.bytes += need.size - store.arrived(need);
   }
   return found;
 }

@@ -1,43 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * One blob on its way into a partial file: in one stream, or, where the source can open ranges, in several at a time. What
- * has come is noted beside it, so that a killed download goes on. Knows nothing of digests: whoever gives the file a
- * name hashes it first, and notes that lie cost a download and nothing else.
+ * One blob on its way into a partial file: large ones in segments, several at a time, from sources that can be asked for
+ * them. Knows nothing of digests: whoever gives the file a name hashes it first.
  */
-import { readFile, rename, rm, stat, writeFile, type FileHandle } from 'node:fs/promises';
-import pLimit from 'p-limit';
+import type { FileHandle } from 'node:fs/promises';
 import { SealiftError } from '../errors.ts';
+import { Batch } from './batch.ts';
 import type { Expected } from './digest.ts';
-import { addRange, bytesOf, formatJournal, missingRanges, parseJournal, type Range } from './ranges.ts';
+import { DownloadJournal, readArrived } from './download-journal.ts';
+import { planSegments, Ranges, segmentBytes, type Range } from './segments.ts';
 
 /** How often a body that broke off without bringing a single byte is opened again. */
 const ATTEMPTS_WITHOUT_PROGRESS = 4;
 
-/** Bytes of one request. Smaller files come in one stream: a request more costs more than it brings. */
-const SEGMENT_BYTES = 32 * 1024 * 1024;
+/** Segments of one file that are on their way at a time. The transport bounds what all files take together. */
+const SEGMENTS_AT_ONCE = 6;
 
-/** Connections of the process that bring content, over all files; some registries refuse more from one address. */
-const MAX_CONNECTIONS = 6;
+/** Bytes that are written in one call, if the source allows for it. */
+const BATCH_BYTES = 1024 * 1024;
 
-/** Connections for one file, so that a large one does not starve the others. */
-const MAX_SEGMENTS = 4;
-
-/** Time between two notes of what has come, in milliseconds: so much may be fetched again after a kill. */
-const NOTE_MS = 1000;
-
-const connections = pLimit(MAX_CONNECTIONS);
+export interface Opened {
+  /** Where the body really starts: 0 from servers that ignore ranges. */
+  offset: number;
+  /** A chunk is the receiver's until it asks for the next one, or for good if they are `lasting`. */
+  body: AsyncIterable<Uint8Array>;
+  lasting?: boolean;
+}
 
 export interface BlobSource {
-  /**
-   * Opens the content at `offset` or earlier; `offset` of the result says where the body really starts
-   * (0 from servers that ignore ranges). A chunk of the body is the receiver's until it asks for the next one.
-   */
-  open(offset: number, signal?: AbortSignal): Promise<{ offset: number; body: AsyncIterable<Uint8Array> }>;
-  /**
-   * Opens exactly the bytes from `from` up to, and without, `to`; a body that ends too early is a NETWORK_ERROR.
-   * Undefined when the far side does not honour ranges.
-   */
-  openRange?(from: number, to: number, signal?: AbortSignal): Promise<AsyncIterable<Uint8Array> | undefined>;
+  /** Opens the content at `offset` or earlier, to its end. */
+  open(offset: number, signal?: AbortSignal): Promise<Opened>;
+  /** Opens exactly this range, several at a time; undefined when the far side turns out to know no ranges. */
+  openRange?(range: Range, signal?: AbortSignal): Promise<Opened | undefined>;
+  /** Bytes to ask for at a time; by default it depends on the size of the content. */
+  readonly segmentBytes?: number | undefined;
   /** Path of a file of this machine that is the content, whole: it needs no copy. */
   readonly path?: string;
 }
@@ -50,40 +46,47 @@ export interface DownloadOptions {
   what: string;
 }
 
-/** The far side sends everything, whatever is asked for. */
+type OpenRange = NonNullable<BlobSource['openRange']>;
+
+/** A source that answered ranges has stopped doing so. */
 class NoRanges extends Error {}
 
 export class Download {
-  readonly #path: string;
+  readonly #partial: string;
   readonly #handle: FileHandle;
   readonly #expected: Expected;
   readonly #options: DownloadOptions;
-  #ranges: Range[] = [];
-  #notedAt = 0;
+  readonly #journal: DownloadJournal;
+  #ranges = new Ranges();
+  /** The partial has holes, or may get some: what has come must be written down. */
+  #journalled = false;
 
-  /** @param path of the partial file, `handle` to it */
-  constructor(path: string, handle: FileHandle, expected: Expected, options: DownloadOptions) {
-    this.#path = path;
+  /** @param handle of the file at `partial`, for reading and writing */
+  constructor(partial: string, handle: FileHandle, expected: Expected, options: DownloadOptions) {
+    this.#partial = partial;
     this.#handle = handle;
     this.#expected = expected;
     this.#options = options;
+    this.#journal = new DownloadJournal(partial, expected.size);
   }
 
-  /** Takes over what an earlier run left. @returns its bytes */
+  /** Takes over what an earlier run left, and starts over when that cannot be told. @returns its bytes */
   async resume(): Promise<number> {
-    const { size } = await this.#handle.stat();
-    if (size > this.#expected.size) await this.restart();
-    else for (const range of await arrivedRanges(this.#path, this.#expected.size, size)) this.#gain(range);
-    return bytesOf(this.#ranges);
+    const { ranges, journalled, useless } = readArrived(this.#partial, this.#expected.size);
+    if (useless) await this.restart();
+    this.#ranges = ranges;
+    this.#journalled = journalled && !useless;
+    if (ranges.bytes > 0) this.#options.onBytes?.(ranges.bytes);
+    return ranges.bytes;
   }
 
   /** Forgets everything that has come. */
   async restart(): Promise<void> {
-    const lost = bytesOf(this.#ranges);
-    this.#ranges = [];
-    if (lost > 0) this.#options.onBytes?.(-lost);
+    if (this.#ranges.bytes > 0) this.#options.onBytes?.(-this.#ranges.bytes);
+    this.#ranges = new Ranges();
     await this.#handle.truncate(0);
-    await forget(this.#path);
+    this.#journal.remove();
+    this.#journalled = false;
   }
 
   /**
@@ -91,144 +94,148 @@ export class Download {
    * @throws {SealiftError} SOURCE_CHANGED when more comes than expected; NETWORK_ERROR when nothing comes any more
    */
   async bring(source: BlobSource): Promise<void> {
-    const missing = missingRanges(this.#ranges, this.#expected.size, SEGMENT_BYTES);
-    if (missing.length === 0) return;
-    try {
-      const inPieces = source.openRange !== undefined && (missing.length > 1 || !this.#isPrefix());
-      if (!inPieces || !(await this.#inPieces(source, missing)))
-        await connections(() => this.#inOneStream(source));
-    } finally {
-      // Also after a failure: the next run goes on from here.
-      if (bytesOf(this.#ranges) < this.#expected.size) await this.#note();
-    }
-  }
-
-  /** Whether what has come is the beginning, so that one stream can go on. */
-  #isPrefix(): boolean {
-    return this.#ranges.length === 0 || (this.#ranges.length === 1 && this.#ranges[0]![0] === 0);
-  }
-
-  /** @returns false when the far side does not honour ranges */
-  async #inPieces(source: BlobSource, missing: readonly Range[]): Promise<boolean> {
-    const ended = new AbortController();
+    const { size } = this.#expected;
     const { signal } = this.#options;
-    const both = signal === undefined ? ended.signal : AbortSignal.any([signal, ended.signal]);
-    const own = pLimit(MAX_SEGMENTS);
-    const pieces = missing.map((range) =>
-      own(() => connections(() => this.#piece(source, range, both))).catch((error: unknown) => {
-        ended.abort(error); // the others stop at once, and the first error is the one that is told
-        throw error;
-      }),
-    );
-    const settled = await Promise.allSettled(pieces);
-    if (settled.every(({ status }) => status === 'fulfilled')) return true;
-    signal?.throwIfAborted();
-    if (ended.signal.reason instanceof NoRanges) return false;
-    throw ended.signal.reason;
-  }
-
-  async #piece(source: BlobSource, [from, to]: Range, signal: AbortSignal): Promise<void> {
-    let at = from;
-    let failures = 0;
-    while (at < to) {
-      signal.throwIfAborted();
-      const before = at;
-      const body = await source.openRange!(at, to, signal);
-      if (body === undefined) throw new NoRanges();
-      try {
-        for await (const chunk of body) {
-          if (at + chunk.length > to) throw this.#tooMuch();
-          await this.#write(chunk, at);
-          at += chunk.length;
-        }
-        if (at < to) throw new SealiftError('NETWORK_ERROR', `${this.#options.what} ended early`);
-      } catch (error) {
-        failures = at > before ? 0 : failures + 1;
-        if (!isCut(error) || failures >= ATTEMPTS_WITHOUT_PROGRESS) throw error;
+    const segment = source.segmentBytes ?? segmentBytes(size);
+    try {
+      if (source.openRange && size > segment) {
+        const openRange: OpenRange = (range, stop) => source.openRange!(range, stop);
+        if (await this.#bringSegments(segment, openRange)) return;
       }
+      await this.#fill({ from: 0, to: size }, signal, (at) => source.open(at, signal));
+    } finally {
+      // A journal that is a second old does no harm, and must not hide why we are here.
+      if (this.#journalled) await this.#journal.save(this.#ranges).catch(() => undefined);
     }
   }
 
-  async #inOneStream(source: BlobSource): Promise<void> {
-    if (!this.#isPrefix()) await this.restart();
-    const size = (): number => this.#ranges[0]?.[1] ?? 0;
+  /** The content is whole and right: what the journal knows is of no use any more. */
+  finish(): void {
+    this.#journal.remove();
+  }
+
+  /** @returns false when the source knows no ranges, or none any more */
+  async #bringSegments(bytes: number, openRange: OpenRange): Promise<boolean> {
+    const queue = planSegments(this.#ranges.gaps(0, this.#expected.size), bytes);
+    const [first] = queue;
+    if (first === undefined) return true;
+    const stop = new AbortController();
+    const signal = AbortSignal.any([stop.signal, ...(this.#options.signal ? [this.#options.signal] : [])]);
+    // One answer shows whether there are ranges; else all of them would begin to send everything.
+    let opened = await openRange(first, signal);
+    if (opened === undefined) return false;
+    this.#journalled = true;
+    await this.#journal.save(this.#ranges);
+    const work = async (): Promise<void> => {
+      for (let segment = queue.shift(); segment !== undefined; segment = queue.shift()) {
+        const { to } = segment;
+        const begun = opened;
+        opened = undefined;
+        await this.#fill(
+          segment,
+          signal,
+          async (at) => demand(await openRange({ from: at, to }, signal)),
+          begun,
+        );
+        await this.#journal.save(this.#ranges); // a segment that is done is never asked for again
+      }
+    };
+    return this.#together(
+      Array.from({ length: SEGMENTS_AT_ONCE }, () => work()),
+      stop,
+    );
+  }
+
+  /** Waits for all to come to rest, since nothing may be written afterwards. @returns false when one met NoRanges */
+  async #together(work: readonly Promise<void>[], stop: AbortController): Promise<boolean> {
+    let first: { error: unknown } | undefined;
+    const failed = (error: unknown): void => {
+      first ??= { error };
+      stop.abort();
+    };
+    await Promise.all(work.map((one) => one.catch(failed)));
+    if (first === undefined) return true;
+    if (first.error instanceof NoRanges) return false;
+    throw first.error;
+  }
+
+  /** Brings what is missing of a range. */
+  async #fill(
+    { from, to }: Range,
+    signal: AbortSignal | undefined,
+    open: (at: number) => Promise<Opened>,
+    begun?: Opened,
+  ): Promise<void> {
     let failures = 0;
-    while (size() < this.#expected.size) {
-      const before = size();
+    for (let opened = begun; ; opened = undefined) {
+      const missing = this.#ranges.gaps(from, to);
+      const at = missing[0]?.from;
+      if (at === undefined) return;
       // What open() throws, the source has already tried again as often as it makes sense.
-      const opened = await source.open(before, this.#options.signal);
+      opened ??= await open(at);
       try {
-        await this.#receive(opened, before);
-        if (size() < this.#expected.size)
+        await this.#receive(opened, { from: at, to }, signal);
+        if (this.#ranges.gaps(from, to).length > 0)
           throw new SealiftError('NETWORK_ERROR', `${this.#options.what} ended early`);
       } catch (error) {
-        failures = size() > before ? 0 : failures + 1;
-        if (!isCut(error) || failures >= ATTEMPTS_WITHOUT_PROGRESS) throw error;
+        const retryable = error instanceof SealiftError && error.code === 'NETWORK_ERROR';
+        const progress = total(this.#ranges.gaps(from, to)) < total(missing);
+        failures = progress ? 0 : failures + 1;
+        if (!retryable || failures >= ATTEMPTS_WITHOUT_PROGRESS) throw error;
       }
     }
   }
 
-  async #receive({ offset, body }: Awaited<ReturnType<BlobSource['open']>>, size: number): Promise<void> {
-    let skip = size - offset;
-    let at = size;
-    if (skip < 0)
+  /** Writes what was asked for and is not there yet. */
+  async #receive(
+    { offset, body, lasting = false }: Opened,
+    { from, to }: Range,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const { what } = this.#options;
+    const { size } = this.#expected;
+    if (offset > from)
       throw new SealiftError(
         'SOURCE_INVALID',
-        `${this.#options.what}: the source answered past the place it was asked for`,
+        `${what}: the source answered past the place it was asked for`,
       );
-    for await (const chunk of body) {
-      this.#options.signal?.throwIfAborted();
-      const rest = chunk.subarray(Math.min(skip, chunk.length));
-      skip -= chunk.length - rest.length;
-      if (rest.length > 0) await this.#write(rest, at);
-      at += rest.length;
+    const batch = new Batch(this.#handle, lasting ? BATCH_BYTES : 0, (...part) => this.#written(...part));
+    let at = offset;
+    try {
+      for await (const chunk of body) {
+        signal?.throwIfAborted();
+        const end = at + chunk.length;
+        if (end > size) throw sourceChanged(what, this.#expected, `more than ${size} bytes`);
+        for (const gap of this.#ranges.gaps(at, Math.min(end, to)))
+          await batch.add(chunk.subarray(gap.from - at, gap.to - at), gap.from);
+        at = end;
+        if (at > to) return; // more than was asked for, which others bring
+      }
+    } finally {
+      await batch.flush();
     }
   }
 
-  async #write(chunk: Uint8Array, position: number): Promise<void> {
-    const end = position + chunk.length;
-    if (end > this.#expected.size) throw this.#tooMuch();
-    await writeFully(this.#handle, chunk, position);
-    this.#gain([position, end]);
-    if (performance.now() - this.#notedAt > NOTE_MS) await this.#note();
-  }
-
-  #gain(range: Range): void {
-    this.#ranges = addRange(this.#ranges, range);
-    this.#options.onBytes?.(range[1] - range[0]);
-  }
-
-  /** Renamed into place; not fsynced, since what a power cut makes of it is found out by the hash. */
-  async #note(): Promise<void> {
-    this.#notedAt = performance.now();
-    const temp = `${journalOf(this.#path)}.tmp`;
-    await writeFile(temp, formatJournal(this.#expected.size, this.#ranges));
-    await rename(temp, journalOf(this.#path));
-  }
-
-  #tooMuch(): SealiftError {
-    return sourceChanged(this.#options.what, this.#expected, `more than ${this.#expected.size} bytes`);
+  async #written(from: number, to: number): Promise<void> {
+    const gained = this.#ranges.add(from, to);
+    if (gained > 0) this.#options.onBytes?.(gained);
+    if (this.#journalled) await this.#journal.note(this.#ranges);
   }
 }
 
-const isCut = (error: unknown): boolean => error instanceof SealiftError && error.code === 'NETWORK_ERROR';
+const total = (ranges: readonly Range[]): number => ranges.reduce((sum, { from, to }) => sum + to - from, 0);
 
-const journalOf = (path: string): string => `${path}.ranges`;
-
-/** What an earlier run has brought of a partial file. Without notes it came in one stream, from the beginning. */
-export async function arrivedRanges(path: string, size: number, fileBytes?: number): Promise<Range[]> {
-  const bytes = fileBytes ?? (await stat(path).catch(() => undefined))?.size ?? 0;
-  const text = await readFile(journalOf(path), 'utf8').catch(() => undefined);
-  if (text !== undefined) return parseJournal(text, size, bytes) ?? [];
-  return bytes === 0 || bytes > size ? [] : [[0, bytes]];
+function demand(opened: Opened | undefined): Opened {
+  if (opened === undefined) throw new NoRanges();
+  return opened;
 }
 
-/** Removes the notes of a partial file. */
-export const forget = (path: string): Promise<void> => rm(journalOf(path), { force: true });
+/** The source has sent other bytes: none of them may stay. */
+export class WrongBytes extends SealiftError {}
 
 /** The one clear line when the far side has changed. */
 export function sourceChanged(what: string, { digest, size }: Expected, received: string): SealiftError {
-  return new SealiftError('SOURCE_CHANGED', `${what}: the source sends other bytes than the lock says`, {
+  return new WrongBytes('SOURCE_CHANGED', `${what}: the source sends other bytes than the lock says`, {
     details: [
       ['locked', `${digest} (${size} bytes)`],
       ['received', received],

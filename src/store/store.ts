@@ -11,9 +11,9 @@ import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import { digestOf, Hasher, hexOf, type Digest, type Expected } from './digest.ts';
-import { arrivedRanges, Download, forget, sourceChanged, writeFully, type BlobSource } from './download.ts';
+import { journalPath, readArrived } from './download-journal.ts';
+import { Download, sourceChanged, WrongBytes, writeFully, type BlobSource } from './download.ts';
 import { fsyncDir, readFileChunks } from './files.ts';
-import { bytesOf } from './ranges.ts';
 import { transfer, TransferError, type Stretch } from './transfer.ts';
 
 export type { BlobSource } from './download.ts';
@@ -100,18 +100,14 @@ export class Store {
     const partial = this.#partial(expected.digest);
     const handle = await open(partial, constants.O_RDWR | constants.O_CREAT, 0o644);
     try {
-      await this.#bring(handle, expected, source, { ...options, what });
+      await this.#bring(partial, handle, expected, source, { ...options, what });
     } catch (error) {
       await handle.close();
-      if (error instanceof SealiftError && error.code === 'SOURCE_CHANGED') {
-        await rm(partial, { force: true });
-        await forget(partial);
-      }
+      if (error instanceof WrongBytes) await this.#forget(expected.digest);
       throw asSealiftError(error, `storing ${what} in ${this.root}`);
     }
     await handle.close();
     await this.#publish(partial, expected.digest);
-    await forget(partial);
   }
 
   /**
@@ -119,12 +115,13 @@ export class Store {
    * resumed download does not match, it is brought once more from the start.
    */
   async #bring(
+    partial: string,
     handle: FileHandle,
     expected: Expected,
     source: BlobSource,
     options: ArrivalOptions & { what: string },
   ): Promise<void> {
-    const download = new Download(this.#partial(expected.digest), handle, expected, options);
+    const download = new Download(partial, handle, expected, options);
     const job = {
       from: [{ fd: handle.fd, offset: 0, length: expected.size }],
       ...(options.to && { to: options.to }),
@@ -139,11 +136,19 @@ export class Store {
     }
     if (digest !== expected.digest) throw sourceChanged(options.what, expected, digest);
     if (this.#durable) await handle.sync();
+    download.finish();
   }
 
   /** Bytes of a blob that an earlier, interrupted download left. */
-  async arrived({ digest, size }: Expected): Promise<number> {
-    return bytesOf(await arrivedRanges(this.#partial(digest), size));
+  arrived({ digest, size }: Expected): number {
+    return readArrived(this.#partial(digest), size).ranges.bytes;
+  }
+
+  /** The journal last: without it, a partial with holes would be taken for one without. */
+  async #forget(digest: Digest): Promise<void> {
+    const partial = this.#partial(digest);
+    await rm(partial, { force: true });
+    await rm(journalPath(partial), { force: true });
   }
 
   /**

@@ -20,6 +20,7 @@ const context: SourceContext = {
   mirrors: new Map(),
   plainHttp: new Set(),
   hubUrl,
+  network: { segmentBytes: 10_000 },
   emit: silent,
 };
 const manifest = parseManifest(readFileSync(join(folder, 'm.yaml'), 'utf8'), 'm.yaml');

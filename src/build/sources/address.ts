@@ -22,9 +22,9 @@ export function isLoopback(hostname: string): boolean {
   return /^(localhost|.+\.localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname);
 }
 
-/** No byte came for `stallMs` milliseconds. */
-export function stallError(stallMs: number): Error {
-  return Object.assign(new Error(`no data for ${stallMs / 1000} s`), { code: 'ETIMEDOUT' });
+/** Nothing, or hardly anything, came for `stallMs` milliseconds. */
+export function stallError(stallMs: number, came = 'no data'): Error {
+  return Object.assign(new Error(`${came} for ${stallMs / 1000} s`), { code: 'ETIMEDOUT' });
 }
 
 /** What a socket reports, with what was being done; TransientError when another try may help. */

@@ -13,13 +13,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { SealiftError } from '../../errors.ts';
 import { silent, type Emit } from '../../events.ts';
 import { describeUrl, isLoopback, networkError, stallError } from './address.ts';
+import { bodyOf, drain, readBounded, throwIfAborted } from './body.ts';
 import { Proxies, proxyRefusal, type Proxy } from './proxy.ts';
 import { delayBefore, reasonOf, RETRY_STATUS, retryAfterMs, TransientError } from './retry.ts';
+import { Traffic } from './traffic.ts';
 
 const MAX_REDIRECTS = 10;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
-/** An unread answer is drained for this long, in milliseconds, so that its connection can be used again. */
-const DRAIN_MS = 2000;
 const DEFAULT_HEADERS = { 'user-agent': 'sealift', accept: '*/*', 'accept-encoding': 'identity' };
 /** Headers that belong to one origin only. */
 const CREDENTIALS: ReadonlySet<string> = new Set(['authorization', 'cookie', 'proxy-authorization']);
@@ -29,12 +29,16 @@ export interface NetworkOptions {
   proxyEnv?: Readonly<Record<string, string | undefined>>;
   /** No byte for this many milliseconds is a failure. Default 60 s. */
   stallMs?: number;
-  /** Tries of one request. Default 6. */
+  /** Tries of one request. Default 6; 10 for content, which takes hours, and outlives a router that starts again. */
   attempts?: number;
   /** First wait between tries, in milliseconds; doubles. Default 500. */
   backoffMs?: number;
   /** Longest wait between tries, in milliseconds, whatever a server asks for. Default 120 s. */
   maxDelayMs?: number;
+  /** Contents that come at a time, from all hosts together. Default 6. */
+  connections?: number;
+  /** Bytes of large content that are asked for at a time; by default it depends on its size. */
+  segmentBytes?: number;
 }
 
 export interface HttpOptions extends NetworkOptions {
@@ -83,9 +87,10 @@ export class HttpClient {
   readonly #plainHttp: ReadonlySet<string>;
   readonly #emit: Emit;
   readonly #stallMs: number;
-  readonly #attempts: number;
+  readonly #attempts: { document: number; content: number };
   readonly #backoff: { firstMs: number; capMs: number };
   readonly #proxies: Proxies;
+  readonly #traffic: Traffic;
   readonly #agents: Record<'http:' | 'https:', { direct: http.Agent; proxied: http.Agent }>;
 
   /** @throws {SealiftError} USAGE when a proxy variable cannot be used */
@@ -93,9 +98,10 @@ export class HttpClient {
     this.#plainHttp = options.plainHttp ?? new Set();
     this.#emit = options.emit ?? silent;
     this.#stallMs = options.stallMs ?? 60_000;
-    this.#attempts = options.attempts ?? 6;
+    this.#attempts = { document: options.attempts ?? 6, content: options.attempts ?? 10 };
     this.#backoff = { firstMs: options.backoffMs ?? 500, capMs: options.maxDelayMs ?? 120_000 };
     this.#proxies = new Proxies(options.proxyEnv);
+    this.#traffic = new Traffic(options.connections ?? 6);
     // Said aloud because NODE_TLS_REJECT_UNAUTHORIZED=0 changes what Node does when nothing is said.
     const direct = { keepAlive: true, rejectUnauthorized: true };
     const proxied = { ...direct, proxyEnv: this.#proxies.agentEnv };
@@ -107,11 +113,18 @@ export class HttpClient {
 
   /**
    * Sends a request, follows redirects and retries until there is an answer. Any status that is not worth a
-   * retry is returned for the caller to judge.
+   * retry is returned for the caller to judge. Waits while as many others are on their way as may be at a time; the
+   * place is taken until the body has been read to its end or discarded.
    * @throws {SealiftError} NETWORK_ERROR, SOURCE_INVALID (redirects, plain http), INTERRUPTED
    */
   open(url: URL, request: HttpRequest): Promise<HttpResponse> {
-    return this.#retrying(request, () => this.#follow(url, request));
+    return this.#retrying(request, this.#attempts.content, async () => {
+      const leave = await this.#traffic.enter(url.host, request.signal);
+      return this.#follow(url, request, leave).catch((error: unknown) => {
+        leave();
+        throw error;
+      });
+    });
   }
 
   /**
@@ -119,7 +132,7 @@ export class HttpClient {
    * @throws {SealiftError} also SOURCE_INVALID when it has more than `maxBytes` bytes
    */
   bytes(url: URL, request: HttpRequest, maxBytes: number): Promise<HttpDocument> {
-    return this.#retrying(request, async () => {
+    return this.#retrying(request, this.#attempts.document, async () => {
       const response = await this.#follow(url, request);
       const { status, headers, url: final } = response;
       return { status, headers, url: final, bytes: await readBounded(response, maxBytes, request.what) };
@@ -152,15 +165,16 @@ export class HttpClient {
     return isLoopback(url.hostname) || this.#plainHttp.has(url.host) || this.#plainHttp.has(url.hostname);
   }
 
-  async #retrying<T>(request: HttpRequest, once: () => Promise<T>): Promise<T> {
+  async #retrying<T>(request: HttpRequest, attempts: number, once: () => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       throwIfAborted(request);
       try {
         return await once();
       } catch (thrown) {
         throwIfAborted(request);
-        if (!(thrown instanceof TransientError) || attempt >= this.#attempts) throw thrown;
+        if (!(thrown instanceof TransientError) || attempt >= attempts) throw thrown;
         const delayMs = delayBefore(attempt, thrown.retryAfterMs, this.#backoff);
+        if (thrown.busyHost !== undefined) this.#traffic.pause(thrown.busyHost, delayMs);
         this.#emit({
           type: 'retry',
           what: request.what,
@@ -172,16 +186,22 @@ export class HttpClient {
     }
   }
 
-  async #follow(start: URL, request: HttpRequest): Promise<HttpResponse> {
+  /** @param done called when the answer's body has come, or will not come any more */
+  async #follow(start: URL, request: HttpRequest, done?: () => void): Promise<HttpResponse> {
     let url = start;
     let headers: Record<string, string> = { ...DEFAULT_HEADERS, ...request.headers };
     const seen = new Set<string>();
     for (;;) {
       this.#assertAllowed(url, start, request);
       seen.add(url.href);
+      await this.#traffic.clear(url.host, request.signal);
+      throwIfAborted(request);
       const message = await this.#exchange(url, headers, request);
       const next = redirectTarget(message, url, request);
-      if (next === undefined) return this.#answer(message, url, request);
+      if (next === undefined) {
+        if (done) message.once('close', done);
+        return this.#answer(message, url, request);
+      }
       drain(message);
       if (seen.has(next.href) || seen.size > MAX_REDIRECTS) throw redirectError(request, next, seen.size);
       if (next.origin !== url.origin) headers = withoutCredentials(headers);
@@ -243,8 +263,13 @@ export class HttpClient {
     }
     if (RETRY_STATUS.has(status)) {
       drain(message);
+      const asked = retryAfterMs(message.headers, Date.now());
+      const busy = status === 429 || asked !== undefined;
+      // At once, before somebody takes the place of this request; for longer when it is known how long it waits.
+      if (busy) this.#traffic.pause(url.host, delayBefore(1, asked, this.#backoff));
       throw new TransientError(`${request.what}: ${describeUrl(url)} answered ${status}`, {
-        retryAfterMs: retryAfterMs(message.headers, Date.now()),
+        retryAfterMs: asked,
+        busyHost: busy ? url.host : undefined,
         ...(status === 429
           ? { hint: 'the server limits how often it may be asked: log in, or try later' }
           : {}),
@@ -253,59 +278,6 @@ export class HttpClient {
     const body = bodyOf(message, this.#stallMs, url, request);
     return { status, headers: message.headers, url, body, discard: () => drain(message) };
   }
-}
-
-/** The body with a limit on silence. The clock runs only while we wait, so a slow disk is not a stall. */
-async function* bodyOf(
-  message: IncomingMessage,
-  stallMs: number,
-  url: URL,
-  request: HttpRequest,
-): AsyncGenerator<Buffer> {
-  const chunks = message[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
-  const abort = (): unknown => message.destroy(new Error('aborted'));
-  request.signal?.addEventListener('abort', abort, { once: true });
-  try {
-    for (;;) {
-      throwIfAborted(request);
-      const clock = setTimeout(() => message.destroy(stallError(stallMs)), stallMs);
-      const next = await chunks.next().finally(() => clearTimeout(clock));
-      if (next.done === true) return;
-      yield next.value;
-    }
-  } catch (cause) {
-    throwIfAborted(request);
-    throw networkError(cause as Error, url, request.what);
-  } finally {
-    request.signal?.removeEventListener('abort', abort);
-    if (!message.complete) message.destroy();
-  }
-}
-
-/**
- * Reads a whole body.
- * @throws {SealiftError} SOURCE_INVALID when it has more than `maxBytes` bytes
- */
-export async function readBounded(response: HttpResponse, maxBytes: number, what: string): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of response.body) {
-    size += chunk.length;
-    if (size > maxBytes) {
-      throw new SealiftError('SOURCE_INVALID', `${what}: the answer has more than ${maxBytes} bytes`);
-    }
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
-}
-
-/** Lets go of an answer nobody reads: what is short is read to its end, the rest is cut off. */
-function drain(message: IncomingMessage): void {
-  message.on('error', () => {});
-  const timer = setTimeout(() => message.destroy(), DRAIN_MS);
-  timer.unref();
-  message.once('close', () => clearTimeout(timer));
-  message.resume();
 }
 
 function redirectTarget(message: IncomingMessage, url: URL, request: HttpRequest): URL | undefined {
@@ -333,12 +305,6 @@ function redirectError(request: HttpRequest, next: URL, count: number): SealiftE
 
 function withoutCredentials(headers: Record<string, string>): Record<string, string> {
   return Object.fromEntries(Object.entries(headers).filter(([name]) => !CREDENTIALS.has(name.toLowerCase())));
-}
-
-function throwIfAborted({ signal, what }: HttpRequest): void {
-  if (signal?.aborted !== true) return;
-  if (signal.reason instanceof SealiftError) throw signal.reason;
-  throw new SealiftError('INTERRUPTED', `${what}: interrupted`, { cause: signal.reason });
 }
 
 function flatHeaders(headers: IncomingHttpHeaders): Headers {

@@ -22,8 +22,6 @@ import type {
   SourceFile,
 } from './source.ts';
 
-/** Bytes asked for at a time: the CDN refuses whole files of more than 50 GB, and ranges make them unlimited. */
-const PART_BYTES = 256 * 1024 * 1024;
 /** Largest page of metadata, in bytes. */
 const MAX_PAGE_BYTES = 32 * 1024 * 1024;
 /** Files of one model. */
@@ -228,7 +226,7 @@ class HubRepository {
     return rangedSource({
       size,
       what,
-      partBytes: PART_BYTES,
+      segmentBytes: this.#context.network?.segmentBytes,
       get: async (headers, signal = this.#context.signal) => {
         const request = { headers: { ...headers, ...this.#authorization(url) }, signal, what };
         const response = await this.#http.open(url, request);

@@ -12,13 +12,15 @@ import { parseReference } from './reference.ts';
 import { registryImage } from './registry.ts';
 import type { ImageSource, LockedRevision, ModelSource, SourceContext } from './source.ts';
 
-/** One client per context, so that all its sources share connections. */
-const clients = new WeakMap<SourceContext, HttpClient>();
+/**
+ * One client per command, so that all its sources share connections, and the bound of them. Contexts are copied on
+ * their way, with other signals; their credentials are one object.
+ */
+const clients = new WeakMap<SourceContext['credentials'], HttpClient>();
 
-function clientOf(context: SourceContext): HttpClient {
-  const { plainHttp, emit, network } = context;
-  const client = clients.get(context) ?? new HttpClient({ plainHttp, emit, ...network });
-  clients.set(context, client);
+function clientOf({ credentials, plainHttp, emit, network }: SourceContext): HttpClient {
+  const client = clients.get(credentials) ?? new HttpClient({ plainHttp, emit, ...network });
+  clients.set(credentials, client);
   return client;
 }
 

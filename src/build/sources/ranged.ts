@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 import { SealiftError } from '../../errors.ts';
 import { printable } from '../../text.ts';
-import type { BlobSource } from '../../store/store.ts';
+import type { BlobSource, Opened } from '../../store/download.ts';
+import type { Range } from '../../store/segments.ts';
 import type { HttpResponse } from './http.ts';
 import { TransientError } from './retry.ts';
+import { Validators } from './validators.ts';
 
 export interface RangedOptions {
   /** Sends one GET with these headers. Statuses other than 200, 206 and 416 must be thrown. */
   get(headers: Record<string, string>, signal: AbortSignal | undefined): Promise<HttpResponse>;
   /** Size of the whole content in bytes. */
   size: number;
-  /** Ask for at most this many bytes at a time. The hub's CDN refuses to send more than 50 GB in one answer. */
-  partBytes?: number;
+  /** Bytes of one request; by default the store chooses. */
+  segmentBytes?: number | undefined;
   what: string;
 }
 
@@ -21,129 +23,112 @@ export interface RangedOptions {
  * wrong place.
  */
 export function rangedSource(options: RangedOptions): BlobSource {
+  const { size, segmentBytes } = options;
+  const validators = new Validators(options.what);
+  const get: Get = (headers, signal) => validators.unchanged(() => options.get(headers, signal));
   return {
-    async open(offset, signal) {
-      if (options.size === 0) return { offset: 0, body: nothing() };
-      const first = await openPart(offset, options, signal);
-      return { offset: first.offset, body: parts(first, options, signal) };
-    },
-    openRange: (from, to, signal) => openRange(from, to, options, signal),
+    open: (offset, signal) => openFrom(offset, options, get, signal),
+    openRange: (range, signal) => openRange(range, options, get, signal),
+    ...(segmentBytes === undefined ? {} : { segmentBytes }),
+    // An empty file needs no request; a range of nothing cannot even be asked for.
+    ...(size === 0 ? { open: () => Promise.resolve({ offset: 0, body: nothing() }) } : {}),
   };
 }
 
-/** Exactly one range; undefined from a server that sends everything instead. */
-async function openRange(
-  from: number,
-  to: number,
+type Get = RangedOptions['get'];
+
+async function openFrom(
+  offset: number,
   options: RangedOptions,
+  get: Get,
   signal: AbortSignal | undefined,
-): Promise<AsyncIterable<Uint8Array> | undefined> {
-  const response = await options.get({ range: `bytes=${from}-${to - 1}` }, signal);
-  if (response.status === 206) {
-    checkContentRange(response, from, options);
-    return response.body;
+): Promise<Opened> {
+  const range = offset === 0 ? undefined : { from: offset, to: options.size };
+  const response = await get(rangeHeader(range, options), signal);
+  if (response.status === 416 && range !== undefined) {
+    response.discard();
+    return wholeContent(await get({}, signal), options);
   }
-  if (response.status !== 416) wholeContent(response, options);
+  if (response.status !== 206) return wholeContent(response, options);
+  checkContentRange(response, range ?? { from: 0, to: options.size }, options);
+  return { offset, body: toTheEnd(response, offset, options), lasting: true };
+}
+
+/** @returns undefined when the server sends everything, or refuses ranges */
+async function openRange(
+  range: Range,
+  options: RangedOptions,
+  get: Get,
+  signal: AbortSignal | undefined,
+): Promise<Opened | undefined> {
+  const response = await get(rangeHeader(range, options), signal);
+  if (response.status === 206) {
+    checkContentRange(response, range, options);
+    return { offset: range.from, body: response.body, lasting: true };
+  }
   response.discard();
+  if (response.status !== 416) checkWhole(response, options);
   return undefined;
 }
 
-interface Part {
-  offset: number;
-  body: AsyncIterable<Uint8Array>;
-  /** The server says that this is all there is, and HTTP would show if it had been cut. */
-  whole: boolean;
+/** The end of the content is left open, as most servers know it from clients that resume. */
+function rangeHeader(range: Range | undefined, { size }: RangedOptions): Record<string, string> {
+  if (range === undefined) return {};
+  return { range: `bytes=${range.from}-${range.to === size ? '' : range.to - 1}` };
 }
 
-async function openPart(
-  offset: number,
-  options: RangedOptions,
-  signal: AbortSignal | undefined,
-): Promise<Part> {
-  const headers = rangeHeader(offset, options);
-  const response = await options.get(headers, signal);
-  if (response.status === 416 && headers['range'] !== undefined) {
-    response.discard();
-    const whole = await options.get({}, signal);
-    return wholeContent(whole, options);
-  }
-  if (response.status !== 206) return wholeContent(response, options);
-  checkContentRange(response, offset, options);
-  return { offset, body: response.body, whole: false };
-}
-
-function rangeHeader(offset: number, { size, partBytes }: RangedOptions): Record<string, string> {
-  if (partBytes !== undefined && size - offset > partBytes) {
-    return { range: `bytes=${offset}-${offset + partBytes - 1}` };
-  }
-  return offset === 0 ? {} : { range: `bytes=${offset}-` };
-}
-
-function wholeContent(response: HttpResponse, { size, what }: RangedOptions): Part {
-  const length = response.headers['content-length'];
-  if (response.status !== 200) {
-    response.discard();
-    throw new SealiftError('SOURCE_INVALID', `${what}: unexpected status ${response.status}`);
-  }
-  if (length !== undefined && Number(length) !== size) {
+function wholeContent(response: HttpResponse, options: RangedOptions): Opened {
+  try {
+    checkWhole(response, options);
+  } catch (error) {
     response.discard(); // known before a byte is read: do not download 50 GB to find out
-    throw new SealiftError('SOURCE_CHANGED', `${what} is ${length} bytes now, not ${size}`);
+    throw error;
   }
-  return { offset: 0, body: response.body, whole: response.headers['transfer-encoding'] === 'chunked' };
+  return { offset: 0, body: toTheEnd(response, 0, options), lasting: true };
 }
 
-function checkContentRange(response: HttpResponse, offset: number, { size, what }: RangedOptions): void {
+function checkWhole({ status, headers }: HttpResponse, { size, what }: RangedOptions): void {
+  const length = headers['content-length'];
+  if (status !== 200) throw new SealiftError('SOURCE_INVALID', `${what}: unexpected status ${status}`);
+  if (length !== undefined && Number(length) !== size) throw otherSize(what, Number(length), size);
+}
+
+function checkContentRange(response: HttpResponse, { from, to }: Range, options: RangedOptions): void {
+  const { size, what } = options;
   const header = response.headers['content-range'] ?? '';
   const match = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(header);
-  const problem = describeRange(match, offset, size);
-  if (problem === undefined) return;
+  const [first, last] = [Number(match?.[1]), Number(match?.[2])];
+  const sizeNow = match?.[3] === '*' ? Math.max(size, last + 1) : Number(match?.[3]);
+  if (match !== null && first === from && last >= from && last < to && sizeNow === size) return;
   response.discard();
-  const shown = printable(header, 80);
-  const code = problem === 'size' ? 'SOURCE_CHANGED' : 'SOURCE_INVALID';
-  throw new SealiftError(code, `${what}: asked for bytes from ${offset} of ${size}, was sent '${shown}'`);
+  if (match !== null && sizeNow !== size) throw otherSize(what, sizeNow, size);
+  const asked = `asked for bytes ${from} to ${to - 1} of ${size}`;
+  throw new SealiftError('SOURCE_INVALID', `${what}: ${asked}, was sent '${printable(header, 80)}'`);
 }
 
-function describeRange(
-  match: RegExpExecArray | null,
-  offset: number,
-  size: number,
-): 'form' | 'size' | undefined {
-  if (match === null || Number(match[1]) !== offset || Number(match[2]) < offset) return 'form';
-  const total = match[3] === '*' ? size : Number(match[3]);
-  return total !== size || Number(match[2]) >= size ? 'size' : undefined;
+function otherSize(what: string, now: number, size: number): SealiftError {
+  return new SealiftError('SOURCE_CHANGED', `${what} is ${now} bytes now, not ${size}`, {
+    hint: 'if the change is meant, run `sealift lock`, review what it prints, then build again',
+  });
 }
 
 /**
- * The rest of the content, part by part. A part that ends too early is a network failure, so that whoever reads
- * asks again at the place reached; so is a server that stops honouring ranges between two parts.
+ * A body that ends too early is a network failure, so that whoever reads asks again at the place reached. Only the end
+ * of a chunked one is the server's word that this is all: HTTP would show if it had been cut.
  */
-async function* parts(
-  first: Part,
-  options: RangedOptions,
-  signal: AbortSignal | undefined,
+async function* toTheEnd(
+  { body, status, headers }: HttpResponse,
+  offset: number,
+  { what, size }: RangedOptions,
 ): AsyncGenerator<Uint8Array> {
-  let part = first;
-  let at = part.offset;
-  for (;;) {
-    const before = at;
-    for await (const chunk of part.body) {
-      at += chunk.length;
-      yield chunk;
-    }
-    if (at >= options.size) return;
-    if (part.whole) throw shorter(options, at);
-    if (at === before || options.partBytes === undefined) throw endedEarly(options, at);
-    part = await openPart(at, options, signal);
-    if (part.offset !== at) throw endedEarly(options, at);
+  let at = offset;
+  for await (const chunk of body) {
+    at += chunk.length;
+    yield chunk;
   }
-}
-
-function shorter({ what, size }: RangedOptions, at: number): SealiftError {
-  return new SealiftError('SOURCE_CHANGED', `${what} is ${at} bytes now, not ${size}`);
-}
-
-function endedEarly({ what, size }: RangedOptions, at: number): TransientError {
-  return new TransientError(`${what}: ended at byte ${at} of ${size}`);
+  if (at >= size) return;
+  if (status === 200 && headers['transfer-encoding'] === 'chunked') throw otherSize(what, at, size);
+  throw new TransientError(`${what}: ended at byte ${at} of ${size}`);
 }
 
 // oxlint-disable-next-line require-await

@@ -95,7 +95,12 @@ class RegistryRepository {
   #blob({ digest, size }: Expected): BlobSource {
     const what = `${this.#what} (${digest.slice(0, 19)}…)`;
     const url = this.#url(`blobs/${digest}`);
-    return rangedSource({ size, what, get: (headers, signal) => this.#openBlob(url, headers, what, signal) });
+    return rangedSource({
+      size,
+      what,
+      segmentBytes: this.#context.network?.segmentBytes,
+      get: (headers, signal) => this.#openBlob(url, headers, what, signal),
+    });
   }
 
   async #openBlob(

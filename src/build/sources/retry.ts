@@ -23,10 +23,16 @@ const RETRY_ERRNO: ReadonlySet<string> = new Set([
 export class TransientError extends SealiftError {
   /** What the server asked for, in milliseconds. */
   readonly retryAfterMs: number | undefined;
+  /** Host that asked to be left in peace for a while, by all requests. */
+  readonly busyHost: string | undefined;
 
-  constructor(message: string, options: ErrorOptions & { retryAfterMs?: number | undefined } = {}) {
+  constructor(
+    message: string,
+    options: ErrorOptions & Pick<Partial<TransientError>, 'retryAfterMs' | 'busyHost'> = {},
+  ) {
     super('NETWORK_ERROR', message, options);
     this.retryAfterMs = options.retryAfterMs;
+    this.busyHost = options.busyHost;
   }
 }
 

@@ -134,6 +134,17 @@ describe('silence', () => {
     expect(error.message).toContain('no data');
   });
 
+  it('broken by a few bytes now and then is silence all the same', async () => {
+    const server = await serve((_, response) => {
+      response.writeHead(200, { 'content-length': 1000 });
+      const timer = setInterval(() => response.write('x'), 10);
+      response.once('close', () => clearInterval(timer));
+    });
+    const response = await client({ stallMs: 300 }).open(new URL(server.url), { what: 'thing' });
+    const error = await failure(readAll(response.body), 'NETWORK_ERROR');
+    expect(error.message).toMatch(/only \d+ bytes for 0.3 s/);
+  });
+
   it('of the reader is none', async () => {
     const server = await serve((_, response) => response.end(Buffer.alloc(300_000)));
     const response = await client({ stallMs: 40 }).open(new URL(server.url), { what: 'thing' });
