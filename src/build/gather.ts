@@ -16,7 +16,7 @@ import { storedManifest, storeImageMeta } from './image.ts';
 import type { Lock, LockedImage, LockedModel } from './lockfile.ts';
 import { inParallel } from './pool.ts';
 import { isLocal } from './sources/index.ts';
-import type { ResolvedImage, SourceContext } from './sources/source.ts';
+import type { ResolvedImage, SourceContext, SourceFile } from './sources/source.ts';
 
 /** A blob that the bundle carries, and how to find where it comes from when the store lacks it. */
 export interface Need extends Expected {
@@ -91,14 +91,27 @@ function modelNeeds(model: LockedModel, context: SourceContext, sources: Sources
   // Made at once: a --hub that contradicts the lock is refused even when nothing is missing.
   const origin = sources.model(model.from, context, { revision: model.revision, hub: model.hub });
   const resolved = lazily(() => origin.resolve(context.emit));
-  return model.files.map(({ path, digest, size }) => ({
-    digest,
-    size,
+  const listed = lazily(async () => new Map((await resolved()).files.map((file) => [file.path, file])));
+  const local = isLocal(model.from);
+  return model.files.map((file) => ({
+    digest: file.digest,
+    size: file.size,
     kind: 'file',
-    label: `${model.name}/${path}`,
-    local: isLocal(model.from),
-    find: async () => (await resolved()).file(path),
+    label: `${model.name}/${file.path}`,
+    local,
+    find: async () => {
+      if (!local) demandSame(`${model.name}/${file.path}`, file, (await listed()).get(file.path));
+      return (await resolved()).file(file.path);
+    },
   }));
+}
+
+/** A hub that lists other content than the lock has is believed before a byte of it is fetched. */
+function demandSame(what: string, { digest, size }: Expected, listed: SourceFile | undefined): void {
+  if (listed === undefined) return; // the source says so in its own words
+  const found = listed.digest ?? digest;
+  if (listed.size !== size || found !== digest)
+    throw sourceChanged(what, { digest, size }, `listed as ${found} (${listed.size} bytes)`);
 }
 
 /** Divides the needs into what is on this machine and what has to come over the network. */

@@ -132,6 +132,19 @@ test.each([
   expect(existsSync(`${here.out}.partial`)).toBe(false);
 });
 
+test.each([
+  ['other content', 'x'.repeat(50_000)],
+  ['another size', 'w'.repeat(49_000)],
+])('%s of a file in the list of the hub is refused before it is fetched', async (_, text) => {
+  const here = await site();
+  const model = [...here.world.models.values()][0]!;
+  model.files['model.safetensors'] = text;
+  const error = await failure(build(here));
+  expect(error.code).toBe('SOURCE_CHANGED');
+  expect(error.message).toContain('tiny/model.safetensors');
+  expect(here.world.count('open model.safetensors')).toBe(0);
+});
+
 test('a layer that differs from the lock is refused', async () => {
   const here = await site();
   const { digest } = here.world.images.get(ENGINE)!.image.layers[1]!;
