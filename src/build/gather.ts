@@ -17,6 +17,7 @@ import type { Lock, LockedImage, LockedModel } from './lockfile.ts';
 import { inParallel } from './pool.ts';
 import { isLocal } from './sources/index.ts';
 import type { ResolvedImage, SourceContext } from './sources/source.ts';
+import { OMS_FILE } from './upstream/oms.ts';
 
 /** A blob that the bundle carries, and how to find where it comes from when the store lacks it. */
 export interface Need extends Expected {
@@ -91,7 +92,9 @@ function modelNeeds(model: LockedModel, context: SourceContext, sources: Sources
   // Made at once: a --hub that contradicts the lock is refused even when nothing is missing.
   const origin = sources.model(model.from, context, { revision: model.revision, hub: model.hub });
   const resolved = lazily(() => origin.resolve(context.emit));
-  return model.files.map(({ path, digest, size }) => ({
+  // The signature that the lock made is nowhere but in the store.
+  const files = model.files.filter(({ path }) => model.oms === undefined || path !== OMS_FILE);
+  return files.map(({ path, digest, size }) => ({
     digest,
     size,
     kind: 'file',
@@ -159,7 +162,7 @@ async function copyReady(
   try {
     const jobs = ordered.map(({ path, size, digest }) => ({
       from: { path, length: size } satisfies WholeFile,
-      to: writer.place(digest),
+      ...writer.place(digest),
     }));
     const results = await transferAll(jobs, { onBytes, signal });
     const rotten = ordered.flatMap((blob, i) => judge(blob, results[i]!) ?? []);
@@ -208,7 +211,7 @@ async function fetchMissing(
     const onBytes = (delta: number): void => emit({ type: 'item-progress', id, delta });
     try {
       const source = await need.find();
-      await store.add(need, source, { onBytes, signal, what: label, to: writer.place(id) });
+      await store.add(need, source, { onBytes, signal, what: label, into: writer.place(id) });
       writer.wrote(size);
       emit({ type: 'item-end', id, outcome: 'done' });
     } catch (error) {

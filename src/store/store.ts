@@ -14,7 +14,7 @@ import { digestOf, Hasher, hexOf, type Digest, type Expected } from './digest.ts
 import { arrivedRanges, Download, forget, sourceChanged, writeFully, type BlobSource } from './download.ts';
 import { fsyncDir, readFileChunks } from './files.ts';
 import { bytesOf } from './ranges.ts';
-import { transfer, TransferError, type Stretch } from './transfer.ts';
+import { transfer, TransferError, type Destination, type Stretch } from './transfer.ts';
 
 export type { BlobSource } from './download.ts';
 
@@ -28,7 +28,7 @@ export interface AddOptions {
 
 export interface ArrivalOptions extends AddOptions {
   /** Where the content is also written, in the pass in which it is hashed. */
-  to?: readonly Stretch[] | undefined;
+  into?: Destination | undefined;
 }
 
 /**
@@ -83,7 +83,7 @@ export class Store {
     const arriving = this.#arriving.get(expected.digest);
     if (arriving) {
       await arriving;
-      if (options.to) await this.copy(expected, options.to, options);
+      if (options.into) await this.copy(expected, options.into, options);
       return;
     }
     const added = this.#add(expected, source, options).finally(() => this.#arriving.delete(expected.digest));
@@ -93,7 +93,7 @@ export class Store {
 
   async #add(expected: Expected, source: BlobSource, options: ArrivalOptions): Promise<void> {
     if (await this.has(expected)) {
-      if (options.to === undefined || (await this.#copied(expected, options.to, options))) return;
+      if (options.into === undefined || (await this.#copied(expected, options.into, options))) return;
       await this.remove(expected.digest);
     }
     const what = options.what ?? expected.digest;
@@ -127,7 +127,7 @@ export class Store {
     const download = new Download(this.#partial(expected.digest), handle, expected, options);
     const job = {
       from: [{ fd: handle.fd, offset: 0, length: expected.size }],
-      ...(options.to && { to: options.to }),
+      ...options.into,
     };
     const resumed = (await download.resume()) > 0;
     await download.bring(source);
@@ -150,15 +150,15 @@ export class Store {
    * Copies a blob of the store, hashed on its way.
    * @throws {SealiftError} STORE_DAMAGED
    */
-  async copy(expected: Expected, to: readonly Stretch[], options: AddOptions = {}): Promise<void> {
-    if (!(await this.#copied(expected, to, options))) throw this.rotten(expected.digest);
+  async copy(expected: Expected, into: Destination, options: AddOptions = {}): Promise<void> {
+    if (!(await this.#copied(expected, into, options))) throw this.rotten(expected.digest);
   }
 
   /** Whether what was copied was right. */
-  async #copied(expected: Expected, to: readonly Stretch[], options: AddOptions): Promise<boolean> {
+  async #copied(expected: Expected, into: Destination, options: AddOptions): Promise<boolean> {
     const from = { path: this.path(expected.digest), length: expected.size };
     const { onBytes, signal } = options;
-    const found = await transfer({ from, to }, { onBytes, signal }).catch((error: unknown) => {
+    const found = await transfer({ from, ...into }, { onBytes, signal }).catch((error: unknown) => {
       if (error instanceof TransferError && NOT_WHOLE.has(error.code)) return undefined;
       throw asSealiftError(error, `copying ${options.what ?? expected.digest} out of ${this.root}`);
     });
