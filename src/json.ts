@@ -12,23 +12,24 @@ export function canonicalJson(value: unknown): Buffer {
   return Buffer.from(`${write(value, '\n')}\n`);
 }
 
-/** By hand, because a JavaScript object puts keys that look like integers first, whatever the order of insertion. */
+/**
+ * By hand, because a JavaScript object puts keys that look like integers first, whatever the order of insertion. Without
+ * lists in between: a model can have a hundred thousand files.
+ */
 function write(value: unknown, line: string): string {
   if (value === null || typeof value !== 'object') return JSON.stringify(value);
   const inner = `${line}  `;
-  const wrap = ([open, close]: [string, string], parts: string[]): string =>
-    parts.length === 0 ? open + close : open + inner + parts.join(`,${inner}`) + line + close;
-  if (Array.isArray(value))
-    return wrap(
-      ['[', ']'],
-      value.map((item) => write(item, inner)),
-    );
-  const entries = Object.entries(value).filter(([, member]) => member !== undefined);
-  entries.sort(([a], [b]) => (a < b ? -1 : 1));
-  return wrap(
-    ['{', '}'],
-    entries.map(([key, member]) => `${JSON.stringify(key)}: ${write(member, inner)}`),
-  );
+  let text = '';
+  if (Array.isArray(value)) {
+    for (const item of value as unknown[]) text += (text === '' ? inner : `,${inner}`) + write(item, inner);
+    return text === '' ? '[]' : `[${text}${line}]`;
+  }
+  for (const key of Object.keys(value).sort()) {
+    const member = (value as Readonly<Record<string, unknown>>)[key];
+    if (member === undefined) continue;
+    text += `${text === '' ? inner : `,${inner}`}${JSON.stringify(key)}: ${write(member, inner)}`;
+  }
+  return text === '' ? '{}' : `{${text}${line}}`;
 }
 
 /**

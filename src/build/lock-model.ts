@@ -87,11 +87,17 @@ async function lockFiles(
   context: SourceContext,
 ): Promise<LockedModel['files']> {
   const byContent = new Map<string, Promise<Digest>>();
-  return inParallel(resolved.files, context.signal, async (file, signal) => {
-    const digest =
-      file.digest ?? once(byContent, file, () => lockFile(name, file, resolved, { ...context, signal }));
-    return { path: file.path, digest: await digest, size: file.size };
+  const unknown = resolved.files.filter(({ digest }) => digest === undefined);
+  const fetched = await inParallel(unknown, context.signal, async (file, signal) => {
+    const fetch = (): Promise<Digest> => lockFile(name, file, resolved, { ...context, signal });
+    return [file.path, await once(byContent, file, fetch)] as const;
   });
+  const digests = new Map(fetched);
+  return resolved.files.map(({ path, size, digest }) => ({
+    path,
+    digest: digest ?? digests.get(path)!,
+    size,
+  }));
 }
 
 /** The content of a small file that may not be carried; undefined when the model has no such file. */

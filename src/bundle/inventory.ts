@@ -81,14 +81,24 @@ export const ImageRef = z
 /**
  * A list that is read up to its first wrong element. z.array has something to say about each: half a million `{}`
  * would take gigabytes, and one sentence is all that is shown.
+ * @param quick what the schema would read, or undefined where it has to be asked
  */
-function list<T>(item: z.ZodType<T>, least = 0): z.ZodType<T[]> {
+function list<T>(
+  item: z.ZodType<T>,
+  least = 0,
+  quick: (value: unknown) => T | undefined = () => undefined,
+): z.ZodType<T[]> {
   return z
     .array(z.unknown())
     .min(least)
     .transform((values, context) => {
       const read: T[] = [];
       for (const [i, value] of values.entries()) {
+        const known = quick(value);
+        if (known !== undefined) {
+          read.push(known);
+          continue;
+        }
         const parsed = item.safeParse(value);
         if (!parsed.success) {
           for (const { path, message } of parsed.error.issues)
@@ -177,6 +187,14 @@ export type InventoryImage = z.infer<typeof InventoryImage>;
 export const ModelFile = z.strictObject({ path: SafePath, digest: DigestSchema, size: Size });
 export type ModelFile = z.infer<typeof ModelFile>;
 
+/** What the schema reads, at a tenth of its time: a model may have a hundred thousand files. Undefined when in doubt. */
+export function quickModelFile(value: unknown): ModelFile | undefined {
+  if (typeof value !== 'object' || value === null || Object.keys(value).length !== 3) return undefined;
+  const { path, digest, size } = value as Readonly<Record<string, unknown>>;
+  if (typeof path !== 'string' || !isDigest(digest) || typeof size !== 'number') return undefined;
+  return Number.isSafeInteger(size) && size >= 0 && isSafePath(path) ? { path, digest, size } : undefined;
+}
+
 export const InventoryModel = z.strictObject({
   name: Name,
   from: Line,
@@ -185,7 +203,7 @@ export const InventoryModel = z.strictObject({
   revision: Line.describe('Commit of the hub, or sha256 over the file list for local files'),
   license: Line.optional(),
   signature: UpstreamSignature.optional(),
-  files: list(ModelFile, 1).describe('Sorted by path, by UTF-16 code unit'),
+  files: list(ModelFile, 1, quickModelFile).describe('Sorted by path, by UTF-16 code unit'),
 });
 export type InventoryModel = z.infer<typeof InventoryModel>;
 
