@@ -37,6 +37,9 @@ export interface ArrivalOptions extends AddOptions {
  */
 export type StoreKind = 'durable' | 'cache';
 
+/** Writes a blob to where it is told, and returns only when its digest has matched. */
+export type Fill = (blob: Expected, to: readonly Stretch[], signal: AbortSignal) => Promise<void>;
+
 /** Blobs that are placed at the same time: the disk has work while others are hashed. */
 const PLACED_AT_ONCE = 8;
 
@@ -168,33 +171,33 @@ export class Store {
   }
 
   /**
-   * Places blobs that somebody else writes and verifies, several at a time.
-   * @param fill writes a blob to where it is told; returns only when its digest has matched
+   * Places blobs that somebody else writes and verifies, several at a time. The first failure stops the others.
    * @throws {SealiftError} what `fill` throws, when all have come to rest; DISK_FULL, IO_ERROR
    */
-  async place(
-    blobs: readonly Expected[],
-    fill: (blob: Expected, to: readonly Stretch[]) => Promise<void>,
-  ): Promise<void> {
+  async place(blobs: readonly Expected[], fill: Fill, signal?: AbortSignal): Promise<void> {
     const limit = pLimit(PLACED_AT_ONCE);
+    const stop = new AbortController();
+    const either = signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]);
     let failed: { error: unknown } | undefined;
     const one = async (blob: Expected): Promise<void> => {
-      if (failed !== undefined || (await this.has(blob))) return;
-      await this.#placeOne(blob, fill).catch((error: unknown) => (failed ??= { error }));
+      try {
+        either.throwIfAborted();
+        if (!(await this.has(blob))) await this.#placeOne(blob, fill, either);
+      } catch (error) {
+        failed ??= { error };
+        stop.abort();
+      }
     };
     await Promise.all(blobs.map((blob) => limit(() => one(blob))));
     if (this.#durable) await fsyncDir(join(this.root, 'blobs', 'sha256'));
     if (failed !== undefined) throw asSealiftError(failed.error, `storing a blob in ${this.root}`);
   }
 
-  async #placeOne(
-    blob: Expected,
-    fill: (blob: Expected, to: readonly Stretch[]) => Promise<void>,
-  ): Promise<void> {
+  async #placeOne(blob: Expected, fill: Fill, signal: AbortSignal): Promise<void> {
     const partial = this.#partial(blob.digest);
     const handle = await open(partial, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, 0o644);
     try {
-      await fill(blob, [{ fd: handle.fd, offset: 0, length: blob.size }]);
+      await fill(blob, [{ fd: handle.fd, offset: 0, length: blob.size }], signal);
       if (this.#durable) await handle.sync();
     } finally {
       await handle.close();
