@@ -57,7 +57,7 @@ export async function listNeeds(lock: Lock, context: SourceContext, sources: Sou
 
 async function imageNeeds(image: LockedImage, context: SourceContext, sources: Sources): Promise<Need[]> {
   const resolved = lazily(() => resolveLocked(image, context, sources));
-  let manifest = await storedManifest(image.name, image.manifest, context.store);
+  let manifest = await storedManifest(image.name, image.manifest, context);
   manifest ??= await storeImageMeta(image.name, await resolved(), context);
   const { config, layers } = manifest;
   return [config, ...layers].map((blob, i) => ({

@@ -117,9 +117,11 @@ async function readFile(
     );
   const digest = file.digest ?? (await lockFile(name, file, resolved, context));
   const expected = { digest, size: file.size };
-  const signal = context.signal ? { signal: context.signal } : {};
-  await context.store.add(expected, resolved.file(file.path), { what, ...signal });
-  return context.store.readBytes(expected, maxBytes);
+  const { store, emit, signal } = context;
+  const known = await store.readIfSound(expected, maxBytes, emit);
+  if (known !== undefined) return known;
+  await store.add(expected, resolved.file(file.path), { what, signal });
+  return store.readBytes(expected, maxBytes);
 }
 
 /** The files to carry, sorted by path, after every check that needs names only. */

@@ -10,6 +10,7 @@ import { mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
 import { asSealiftError, SealiftError } from '../errors.ts';
+import type { Emit } from '../events.ts';
 import { digestOf, Hasher, hexOf, type Digest, type Expected } from './digest.ts';
 import { arrivedRanges, Download, forget, sourceChanged, writeFully, type BlobSource } from './download.ts';
 import { fsyncDir, readFileChunks } from './files.ts';
@@ -268,6 +269,23 @@ export class Store {
     const bytes = Buffer.concat(chunks);
     if (digestOf(bytes) !== expected.digest) throw this.rotten(expected.digest);
     return bytes;
+  }
+
+  /**
+   * A small blob if the store has it. A copy that has rotted is removed, so that it is fetched again.
+   * @returns undefined when there is none, or none any more
+   */
+  async readIfSound(expected: Expected, maxBytes: number, emit: Emit): Promise<Buffer | undefined> {
+    if (!(await this.has(expected))) return undefined;
+    try {
+      return await this.readBytes(expected, maxBytes);
+    } catch (error) {
+      if (!(error instanceof SealiftError) || error.code !== 'STORE_DAMAGED') throw error;
+      await this.remove(expected.digest);
+      const message = `${error.message}, and is fetched again`;
+      emit({ type: 'warning', code: 'STORE_DAMAGED', message });
+      return undefined;
+    }
   }
 
   /** The content of a blob in chunks; whoever relies on it hashes it. @param reuse see readFileChunks */
