@@ -9,10 +9,35 @@ export type Json = null | boolean | number | string | readonly Json[] | { readon
  * document with duplicate keys, odd spacing or unknown escapes is never equal to its canonical form.
  */
 export function canonicalJson(value: unknown): Buffer {
-  return Buffer.from(`${write(value, '\n')}\n`);
+  const sorted = sortedCopy(value);
+  return Buffer.from(`${sorted === undefined ? write(value, '\n') : JSON.stringify(sorted, null, 2)}\n`);
 }
 
-/** By hand, because a JavaScript object puts keys that look like integers first, whatever the order of insertion. */
+/** A JavaScript object puts these first, whatever the order of insertion; the last is no key there at all. */
+const UNSORTABLE = /^(?:\d|__proto__$)/;
+
+/**
+ * The value with the keys of every object in order, for JSON.stringify, which is ten times as fast as writing by hand: a
+ * model can have a hundred thousand files. Undefined when a key cannot be kept in its place.
+ */
+function sortedCopy(value: unknown): unknown {
+  if (value === null || typeof value !== 'object') return value;
+  if (Array.isArray(value)) {
+    const items = value.map(sortedCopy);
+    return items.includes(undefined) ? undefined : items;
+  }
+  const copy: Record<string, unknown> = {};
+  for (const key of Object.keys(value).sort()) {
+    const member = (value as Readonly<Record<string, unknown>>)[key];
+    if (member === undefined) continue;
+    const sorted = sortedCopy(member);
+    if (sorted === undefined || UNSORTABLE.test(key)) return undefined;
+    copy[key] = sorted;
+  }
+  return copy;
+}
+
+/** By hand, for objects whose keys JavaScript would put into another order. */
 function write(value: unknown, line: string): string {
   if (value === null || typeof value !== 'object') return JSON.stringify(value);
   const inner = `${line}  `;

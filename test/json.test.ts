@@ -44,6 +44,27 @@ test('the order in which an object was filled never shows, and nothing is lost',
   );
 });
 
+test('keys that JavaScript would put elsewhere stand where they belong, and change nothing else', () => {
+  const inner = fc.dictionary(
+    fc.constantFrom('a', 'B', '!', '0', '10', '9', '01', '__proto__', 'toString'),
+    fc.nat(3),
+  );
+  fc.assert(
+    fc.property(fc.array(inner, { maxLength: 3 }), (list) => {
+      const keys = [...text({ list }).matchAll(/^ {6}("[^"]*"): |^ {4}\}/gm)].map(([, key]) => key ?? '');
+      const wanted = list.flatMap((item) => {
+        const own = Object.keys(item).toSorted((a, b) => (a < b ? -1 : 1));
+        return own.length === 0 ? [] : [...own.map((key) => JSON.stringify(key)), ''];
+      });
+      expect(keys).toEqual(wanted);
+      const plain = list.filter((item) => Object.keys(item).every((key) => /^[aB!]/.test(key)));
+      expect(text({ list: [...plain, { 0: 1 }] })).toContain(text({ list: plain }).slice(0, -6).trimEnd());
+    }),
+    { seed: 20261125, numRuns: 500 },
+  );
+  expect(text({ a: [], b: {}, c: [[]] })).toBe('{\n  "a": [],\n  "b": {},\n  "c": [\n    []\n  ]\n}\n');
+});
+
 test('parseJson reads JSON', () => {
   expect(parseJson(Buffer.from('{"a": [1]}'), 'x', 'LOCK_INVALID', 100)).toEqual({ a: [1] });
 });

@@ -17,6 +17,7 @@ import type { Lock, LockedImage, LockedModel } from './lockfile.ts';
 import { inParallel } from './pool.ts';
 import { isLocal } from './sources/index.ts';
 import type { ResolvedImage, SourceContext, SourceFile } from './sources/source.ts';
+import { OMS_FILE } from './upstream/oms.ts';
 
 /** A blob that the bundle carries, and how to find where it comes from when the store lacks it. */
 export interface Need extends Expected {
@@ -56,7 +57,7 @@ export async function listNeeds(lock: Lock, context: SourceContext, sources: Sou
 
 async function imageNeeds(image: LockedImage, context: SourceContext, sources: Sources): Promise<Need[]> {
   const resolved = lazily(() => resolveLocked(image, context, sources));
-  let manifest = await storedManifest(image.name, image.manifest, context.store);
+  let manifest = await storedManifest(image.name, image.manifest, context);
   manifest ??= await storeImageMeta(image.name, await resolved(), context);
   const { config, layers } = manifest;
   return [config, ...layers].map((blob, i) => ({
@@ -93,7 +94,9 @@ function modelNeeds(model: LockedModel, context: SourceContext, sources: Sources
   const resolved = lazily(() => origin.resolve(context.emit));
   const listed = lazily(async () => new Map((await resolved()).files.map((file) => [file.path, file])));
   const local = isLocal(model.from);
-  return model.files.map((file) => ({
+  // The signature that the lock made is nowhere but in the store.
+  const files = model.files.filter(({ path }) => model.oms === undefined || path !== OMS_FILE);
+  return files.map((file) => ({
     digest: file.digest,
     size: file.size,
     kind: 'file',
@@ -172,7 +175,7 @@ async function copyReady(
   try {
     const jobs = ordered.map(({ path, size, digest }) => ({
       from: { path, length: size } satisfies WholeFile,
-      to: writer.place(digest),
+      ...writer.place(digest),
     }));
     const results = await transferAll(jobs, { onBytes, signal });
     const rotten = ordered.flatMap((blob, i) => judge(blob, results[i]!) ?? []);
@@ -221,7 +224,7 @@ async function fetchMissing(
     const onBytes = (delta: number): void => emit({ type: 'item-progress', id, delta });
     try {
       const source = await need.find();
-      await store.add(need, source, { onBytes, signal, what: label, to: writer.place(id) });
+      await store.add(need, source, { onBytes, signal, what: label, into: writer.place(id) });
       writer.wrote(size);
       emit({ type: 'item-end', id, outcome: 'done' });
     } catch (error) {

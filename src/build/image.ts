@@ -4,7 +4,6 @@ import { MAX_IMAGE_JSON_BYTES } from '../bundle/limits.ts';
 import { parseImageManifest, type ImageManifest } from '../bundle/oci.ts';
 import { SealiftError } from '../errors.ts';
 import { digestOf } from '../store/digest.ts';
-import type { Store } from '../store/store.ts';
 import { checkImage } from './sources/image.ts';
 import type { ResolvedImage, SourceContext } from './sources/source.ts';
 
@@ -32,9 +31,8 @@ export async function storeImageMeta(
 export async function storedManifest(
   name: string,
   manifest: Descriptor,
-  store: Store,
+  { store, emit }: Pick<SourceContext, 'store' | 'emit'>,
 ): Promise<ImageManifest | undefined> {
-  if (!(await store.has(manifest))) return undefined;
-  const bytes = await store.readBytes(manifest, MAX_IMAGE_JSON_BYTES);
-  return parseImageManifest(bytes, `the manifest of image ${name}`, 'SOURCE_INVALID');
+  const bytes = await store.readIfSound(manifest, MAX_IMAGE_JSON_BYTES, emit);
+  return bytes && parseImageManifest(bytes, `the manifest of image ${name}`, 'SOURCE_INVALID');
 }

@@ -87,11 +87,17 @@ async function lockFiles(
   context: SourceContext,
 ): Promise<LockedModel['files']> {
   const byContent = new Map<string, Promise<Digest>>();
-  return inParallel(resolved.files, context.signal, async (file, signal) => {
-    const digest =
-      file.digest ?? once(byContent, file, () => lockFile(name, file, resolved, { ...context, signal }));
-    return { path: file.path, digest: await digest, size: file.size };
+  const unknown = resolved.files.filter(({ digest }) => digest === undefined);
+  const fetched = await inParallel(unknown, context.signal, async (file, signal) => {
+    const fetch = (): Promise<Digest> => lockFile(name, file, resolved, { ...context, signal });
+    return [file.path, await once(byContent, file, fetch)] as const;
   });
+  const digests = new Map(fetched);
+  return resolved.files.map(({ path, size, digest }) => ({
+    path,
+    digest: digest ?? digests.get(path)!,
+    size,
+  }));
 }
 
 /** The content of a small file that may not be carried; undefined when the model has no such file. */
@@ -111,9 +117,11 @@ async function readFile(
     );
   const digest = file.digest ?? (await lockFile(name, file, resolved, context));
   const expected = { digest, size: file.size };
-  const signal = context.signal ? { signal: context.signal } : {};
-  await context.store.add(expected, resolved.file(file.path), { what, ...signal });
-  return context.store.readBytes(expected, maxBytes);
+  const { store, emit, signal } = context;
+  const known = await store.readIfSound(expected, maxBytes, emit);
+  if (known !== undefined) return known;
+  await store.add(expected, resolved.file(file.path), { what, signal });
+  return store.readBytes(expected, maxBytes);
 }
 
 /** The files to carry, sorted by path, after every check that needs names only. */

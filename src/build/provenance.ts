@@ -61,7 +61,14 @@ function parametersOf(manifest: Manifest, lock: Lock): unknown {
   };
 }
 
-const lockDigest = (lock: Lock): Digest => digestOf(lockBytes(lock));
+/** Asked for in three places, and a lock can have megabytes. */
+const lockDigests = new WeakMap<Lock, Digest>();
+
+function lockDigest(lock: Lock): Digest {
+  const known = lockDigests.get(lock) ?? digestOf(lockBytes(lock));
+  lockDigests.set(lock, known);
+  return known;
+}
 
 function dependenciesOf(lock: Lock): Resource[] {
   return [

@@ -32,8 +32,12 @@ export const Platform = z.enum(['linux/amd64', 'linux/arm64']);
 /** Longest path of a carried file, in UTF-8 bytes. */
 const MAX_PATH_BYTES = 1024;
 
+/** Safe without a closer look, as nearly all are: ASCII, no part begins with a dot, none is longer than 255 bytes. */
+const PLAIN_PATH = /^(?:[\w-][\w.-]{0,200}\/)*[\w-][\w.-]{0,200}$/;
+
 /** True for a relative, normalised path that cannot climb out, hide or confuse a terminal (FORMAT.md §4.3). */
 export function isSafePath(path: string): boolean {
+  if (path.length <= MAX_PATH_BYTES && PLAIN_PATH.test(path)) return true;
   if (path.length === 0 || Buffer.byteLength(path) > MAX_PATH_BYTES || path.startsWith('/')) return false;
   if (/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\\]/u.test(path)) return false;
   return path
@@ -81,14 +85,24 @@ export const ImageRef = z
 /**
  * A list that is read up to its first wrong element. z.array has something to say about each: half a million `{}`
  * would take gigabytes, and one sentence is all that is shown.
+ * @param quick what the schema would read, or undefined where it has to be asked
  */
-function list<T>(item: z.ZodType<T>, least = 0): z.ZodType<T[]> {
+function list<T>(
+  item: z.ZodType<T>,
+  least = 0,
+  quick: (value: unknown) => T | undefined = () => undefined,
+): z.ZodType<T[]> {
   return z
     .array(z.unknown())
     .min(least)
     .transform((values, context) => {
       const read: T[] = [];
       for (const [i, value] of values.entries()) {
+        const known = quick(value);
+        if (known !== undefined) {
+          read.push(known);
+          continue;
+        }
         const parsed = item.safeParse(value);
         if (!parsed.success) {
           for (const { path, message } of parsed.error.issues)
@@ -177,6 +191,14 @@ export type InventoryImage = z.infer<typeof InventoryImage>;
 export const ModelFile = z.strictObject({ path: SafePath, digest: DigestSchema, size: Size });
 export type ModelFile = z.infer<typeof ModelFile>;
 
+/** What the schema reads, at a tenth of its time: a model may have a hundred thousand files. Undefined when in doubt. */
+export function quickModelFile(value: unknown): ModelFile | undefined {
+  if (typeof value !== 'object' || value === null || Object.keys(value).length !== 3) return undefined;
+  const { path, digest, size } = value as Readonly<Record<string, unknown>>;
+  if (typeof path !== 'string' || !isDigest(digest) || typeof size !== 'number') return undefined;
+  return Number.isSafeInteger(size) && size >= 0 && isSafePath(path) ? { path, digest, size } : undefined;
+}
+
 export const InventoryModel = z.strictObject({
   name: Name,
   from: Line,
@@ -185,7 +207,7 @@ export const InventoryModel = z.strictObject({
   revision: Line.describe('Commit of the hub, or sha256 over the file list for local files'),
   license: Line.optional(),
   signature: UpstreamSignature.optional(),
-  files: list(ModelFile, 1).describe('Sorted by path, by UTF-16 code unit'),
+  files: list(ModelFile, 1, quickModelFile).describe('Sorted by path, by UTF-16 code unit'),
 });
 export type InventoryModel = z.infer<typeof InventoryModel>;
 

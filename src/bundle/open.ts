@@ -24,6 +24,7 @@ import { judgeBundle, subjectOf, type Judged, type OpenOptions } from './judge.t
 import type { SignedProvenance } from './provenance.ts';
 import type { StoredSource } from './source.ts';
 import { demandDigest, type VerifiedImage } from './structure.ts';
+import { Turns } from './turns.ts';
 import { openSource } from './volumes.ts';
 
 export type { OpenOptions } from './judge.ts';
@@ -55,6 +56,7 @@ export class VerifiedBundle {
   readonly #opened: Judged;
 
   readonly #source: StoredSource;
+  readonly #turns = new Turns();
 
   constructor(key: typeof opener, opened: Judged, source: StoredSource) {
     if (key !== opener) throw new TypeError('only openBundle makes a VerifiedBundle');
@@ -101,14 +103,18 @@ export class VerifiedBundle {
    */
   async copy(expected: Expected, to: readonly Stretch[], options: TransferOptions = {}): Promise<void> {
     const { offset, size } = this.#extent(expected);
-    const from = await this.#source.stretches(offset, size);
-    if (from === undefined) return this.#copyHere(expected, to, options);
-    const found = await transfer({ from, to }, options).catch((error: unknown) => {
-      throw error instanceof TransferError && error.side === 'read'
-        ? this.#source.failed(error, from)
-        : error;
+    const copied = await this.#turns.together(async () => {
+      const from = await this.#source.stretches(offset, size);
+      if (from === undefined) return false;
+      const found = await transfer({ from, to }, options).catch((error: unknown) => {
+        throw error instanceof TransferError && error.side === 'read'
+          ? this.#source.failed(error, from)
+          : error;
+      });
+      demandDigest(found, expected);
+      return true;
     });
-    demandDigest(found, expected);
+    if (!copied) await this.#turns.alone(() => this.#copyHere(expected, to, options));
   }
 
   /** The same without a thread, for a medium that may have to be asked for in the middle. */

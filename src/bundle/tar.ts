@@ -16,8 +16,15 @@ const OCTAL_LIMIT = 8 * 1024 ** 3;
 
 const SIZE_AT = 124;
 const CHECKSUM_AT = 148;
-/** Behind the version, the last field that is not zero. */
-const LAST_USED_AT = 265;
+
+/** A header without name, size and checksum; the checksum counts itself as spaces. */
+const TEMPLATE = Buffer.alloc(BLOCK_BYTES);
+TEMPLATE.write('0000644\0' + '0000000\0' + '0000000\0', 100, 'latin1'); // mode, uid, gid
+TEMPLATE.write('00000000000\0', 136, 'latin1'); // mtime
+TEMPLATE.write('        ', CHECKSUM_AT, 'latin1');
+TEMPLATE.write('0', 156, 'latin1'); // typeflag: regular file
+TEMPLATE.write('ustar\0' + '00', 257, 'latin1'); // magic, version
+const TEMPLATE_SUM = sumOf(TEMPLATE, 0, BLOCK_BYTES);
 
 /** Zero bytes that follow content of `size` bytes, 0 to 511. */
 export const padding = (size: number): number => (BLOCK_BYTES - (size % BLOCK_BYTES)) % BLOCK_BYTES;
@@ -34,18 +41,18 @@ export const memberBytes = (size: number): number => BLOCK_BYTES + size + paddin
 export function tarHeader(name: string, size: number): Buffer {
   if (!/^[\x21-\x7e]{1,100}$/.test(name)) throw new RangeError(`not a member name: ${JSON.stringify(name)}`);
   if (!Number.isSafeInteger(size) || size < 0) throw new RangeError(`not a member size: ${size}`);
-  const header = Buffer.alloc(BLOCK_BYTES);
+  const header = Buffer.from(TEMPLATE);
   header.write(name, 0, 'latin1');
-  header.write('0000644\0' + '0000000\0' + '0000000\0', 100, 'latin1'); // mode, uid, gid
   writeSize(header, size);
-  header.write('00000000000\0', 136, 'latin1'); // mtime
-  header.write('0', 156, 'latin1'); // typeflag: regular file
-  header.write('ustar\0' + '00', 257, 'latin1'); // magic, version
-  header.write('        ', CHECKSUM_AT, 'latin1'); // the checksum counts itself as spaces
-  let sum = 0;
-  for (let at = 0; at < LAST_USED_AT; at++) sum += header[at]!; // the rest is zero
+  const sum = TEMPLATE_SUM + sumOf(header, 0, name.length) + sumOf(header, SIZE_AT, SIZE_AT + 12);
   header.write(`${sum.toString(8).padStart(6, '0')}\0 `, CHECKSUM_AT, 'latin1');
   return header;
+}
+
+function sumOf(bytes: Buffer, start: number, end: number): number {
+  let sum = 0;
+  for (let at = start; at < end; at++) sum += bytes[at]!;
+  return sum;
 }
 
 function writeSize(header: Buffer, size: number): void {

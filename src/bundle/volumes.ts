@@ -11,6 +11,7 @@ import { asSealiftError, SealiftError } from '../errors.ts';
 import { fromHex, hexOf, type Digest } from '../store/digest.ts';
 import { transferAll, TransferError, type Stretch, type TransferOptions } from '../store/transfer.ts';
 import { FileSource, incomplete, readingFailed, type StoredSource } from './source.ts';
+import { Turns } from './turns.ts';
 
 /** Where volumes are looked for, beside the folder of the one that was named. */
 export interface Media {
@@ -145,6 +146,8 @@ export class VolumeSource implements StoredSource {
   readonly #volumeBytes: number;
   readonly #ask: Media['ask'];
   readonly #open = new Map<number, FileHandle>();
+  readonly #turns = new Turns();
+  readonly #opening = new Map<number, Promise<FileHandle | undefined>>();
 
   private constructor(set: VolumeSet, volumeBytes: number, size: number, ask: Media['ask']) {
     this.name = set.base;
@@ -174,11 +177,14 @@ export class VolumeSource implements StoredSource {
   async readInto(target: Uint8Array, position: number): Promise<void> {
     if (position + target.length > this.size)
       throw incomplete(this.name, position + target.length, this.size);
-    let done = 0;
-    for (const { index, offset, length } of this.#parts(position, target.length)) {
-      await this.#readPart(index, offset, target.subarray(done, done + length));
-      done += length;
-    }
+    // One reader at a time: each may have to ask for a medium, which takes away that of another.
+    await this.#turns.alone(async () => {
+      let done = 0;
+      for (const { index, offset, length } of this.#parts(position, target.length)) {
+        await this.#readPart(index, offset, target.subarray(done, done + length));
+        done += length;
+      }
+    });
   }
 
   async stretches(position: number, length: number): Promise<Stretch[] | undefined> {
@@ -241,6 +247,13 @@ export class VolumeSource implements StoredSource {
   async #openHere(index: number): Promise<FileHandle | undefined> {
     const known = this.#open.get(index);
     if (known !== undefined) return known;
+    // Two that come at once share one handle: one that nobody closes is closed while threads still read from it.
+    const opening = this.#opening.get(index) ?? this.#openAnew(index);
+    this.#opening.set(index, opening);
+    return opening.finally(() => this.#opening.delete(index));
+  }
+
+  async #openAnew(index: number): Promise<FileHandle | undefined> {
     const path = await this.#set.find(this.#set.name(index));
     if (path === undefined) return undefined;
     const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: unknown) => {

@@ -4,14 +4,14 @@ import { asSealiftError } from '../errors.ts';
 import { canonicalJson } from '../json.ts';
 import { digestOf, type Digest, type Expected } from '../store/digest.ts';
 import type { Store } from '../store/store.ts';
-import type { Stretch } from '../store/transfer.ts';
+import type { Destination } from '../store/transfer.ts';
 import { encodeSlot, SLOT_BYTES, SLOT_COUNT } from '../trust/slots.ts';
 import { parseInventory, type Inventory } from './inventory.ts';
 import { deriveLayout, type Layout } from './layout.ts';
 import { MAX_IMAGE_JSON_BYTES } from './limits.ts';
 import { parseImageManifest } from './oci.ts';
 import { blobName, formatSums, slotName, SUMS_NAME, type DocumentName } from './sums.ts';
-import { BLOCK_BYTES, END_OF_ARCHIVE, memberBytes, padding, tarHeader } from './tar.ts';
+import { END_OF_ARCHIVE, memberBytes, padding, tarHeader } from './tar.ts';
 import { FileTarget, type ByteTarget } from './target.ts';
 
 /** Where a plan gets the manifests of images from; a Store is one. */
@@ -89,37 +89,38 @@ interface Place {
   size: number;
 }
 
-/** Pieces between the blobs are gathered to this many bytes: a model of 20,000 files has 20,000 headers. */
-const GATHER_BYTES = 1024 * 1024;
-
 /**
- * Writes an archive in any order: blobs as they come, by threads, and at the end everything that lies between them.
+ * Writes an archive in any order: blobs as they come, by threads, and at the end what the plan itself holds.
  * Whoever writes a blob has verified it, so a bundle never carries what its SHA256SUMS does not say.
  */
 export class BundleWriter {
   readonly #plan: BundlePlan;
   readonly #target: ByteTarget;
   readonly #blobs: ReadonlyMap<Digest, Place>;
-  readonly #blobsAt: number;
+  readonly #endAt: number;
 
   /** @param target is the writer's from now on */
   constructor(plan: BundlePlan, target: ByteTarget) {
     this.#plan = plan;
     this.#target = target;
     let offset = headBytes(plan);
-    this.#blobsAt = offset;
     const blobs = new Map<Digest, Place>();
     for (const { digest, size } of plan.blobs) {
       blobs.set(digest, { name: blobName(digest), offset, size });
       offset += memberBytes(size);
     }
     this.#blobs = blobs;
+    this.#endAt = offset;
   }
 
-  /** Where the content of a blob goes. */
-  place(digest: Digest): Stretch[] {
-    const { offset, size } = this.#blobs.get(digest)!;
-    return this.#target.stretches(offset + BLOCK_BYTES, size);
+  /**
+   * Where the content of a blob goes. Its header and padding go with it: written apart, they would make the disk write
+   * the pages of small files twice.
+   */
+  place(digest: Digest): Destination {
+    const { name, offset, size } = this.#blobs.get(digest)!;
+    const to = this.#target.stretches(offset, memberBytes(size));
+    return { to, before: tarHeader(name, size), after: padding(size) };
   }
 
   /** Told of bytes that have been written to a place. */
@@ -128,15 +129,15 @@ export class BundleWriter {
   }
 
   /**
-   * Writes what lies between the blobs, makes the archive durable, and gives it its name. Every blob that the plan does
-   * not make itself must have been written.
+   * Writes everything else, makes the archive durable, and gives it its name. Every blob that the plan does not make
+   * itself must have been written.
    * @param signatures Sigstore bundles over `plan.sums`, at most eight
    * @throws {SealiftError} DISK_FULL, IO_ERROR
    */
   async finish(signatures: readonly string[]): Promise<void> {
     try {
       this.#target.write(this.#head(signatures), 0);
-      this.#frames();
+      this.#generated();
       await this.#target.finish();
     } catch (error) {
       throw asSealiftError(error, `writing ${this.#target.name}`);
@@ -155,43 +156,24 @@ export class BundleWriter {
       (_, slot) => [slotName(slot), encodeSlot(signatures[slot])] as const,
     );
     const members = [[SUMS_NAME, sums], ...slots, ...documents] as const;
-    return Buffer.concat(
-      members.flatMap(([name, bytes]) => [
-        tarHeader(name, bytes.length),
-        bytes,
-        Buffer.alloc(padding(bytes.length)),
-      ]),
-    );
+    return Buffer.concat(members.flatMap(([name, bytes]) => member(name, bytes)));
   }
 
-  /** Headers, the blobs that the plan makes, padding, the end mark; what adjoins is written together. */
-  #frames(): void {
-    let at = this.#blobsAt;
-    let pieces: Buffer[] = [];
-    let size = 0;
-    const add = (piece: Buffer): void => {
-      pieces.push(piece);
-      size += piece.length;
-    };
-    const flush = (next: number): void => {
-      if (size > 0) this.#target.write(Buffer.concat(pieces), at);
-      pieces = [];
-      size = 0;
-      at = next;
-    };
-    for (const [digest, place] of this.#blobs) {
-      add(tarHeader(place.name, place.size));
-      const own = this.#plan.generated.get(digest);
-      const content = place.offset + BLOCK_BYTES;
-      if (own === undefined) flush(content + place.size);
-      else add(own);
-      add(Buffer.alloc(padding(place.size)));
-      if (size >= GATHER_BYTES) flush(at + size);
+  /** The blobs that the plan makes, and the end mark. */
+  #generated(): void {
+    for (const [digest, bytes] of this.#plan.generated) {
+      const { name, offset } = this.#blobs.get(digest)!;
+      this.#target.write(Buffer.concat(member(name, bytes)), offset);
     }
-    add(END_OF_ARCHIVE);
-    flush(at);
+    this.#target.write(END_OF_ARCHIVE, this.#endAt);
   }
 }
+
+const member = (name: string, bytes: Uint8Array): Uint8Array[] => [
+  tarHeader(name, bytes.length),
+  bytes,
+  Buffer.alloc(padding(bytes.length)),
+];
 
 /** Bytes before the first blob: SHA256SUMS, the slots, the documents. */
 export const headBytes = ({ sums, documents }: BundlePlan): number =>

@@ -10,11 +10,12 @@ import { mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
 import { asSealiftError, SealiftError } from '../errors.ts';
+import type { Emit } from '../events.ts';
 import { digestOf, Hasher, hexOf, type Digest, type Expected } from './digest.ts';
 import { journalPath, readArrived } from './download-journal.ts';
 import { Download, sourceChanged, WrongBytes, writeFully, type BlobSource } from './download.ts';
 import { fsyncDir, readFileChunks } from './files.ts';
-import { transfer, TransferError, type Stretch } from './transfer.ts';
+import { transfer, TransferError, type Destination, type Stretch } from './transfer.ts';
 
 export type { BlobSource } from './download.ts';
 
@@ -28,7 +29,7 @@ export interface AddOptions {
 
 export interface ArrivalOptions extends AddOptions {
   /** Where the content is also written, in the pass in which it is hashed. */
-  to?: readonly Stretch[] | undefined;
+  into?: Destination | undefined;
 }
 
 /**
@@ -36,6 +37,9 @@ export interface ArrivalOptions extends AddOptions {
  * whenever it is used, and can be fetched again; nothing waits for the disk.
  */
 export type StoreKind = 'durable' | 'cache';
+
+/** Writes a blob to where it is told, and returns only when its digest has matched. */
+export type Fill = (blob: Expected, to: readonly Stretch[], signal: AbortSignal) => Promise<void>;
 
 /** Blobs that are placed at the same time: the disk has work while others are hashed. */
 const PLACED_AT_ONCE = 8;
@@ -83,7 +87,7 @@ export class Store {
     const arriving = this.#arriving.get(expected.digest);
     if (arriving) {
       await arriving;
-      if (options.to) await this.copy(expected, options.to, options);
+      if (options.into) await this.copy(expected, options.into, options);
       return;
     }
     const added = this.#add(expected, source, options).finally(() => this.#arriving.delete(expected.digest));
@@ -93,7 +97,7 @@ export class Store {
 
   async #add(expected: Expected, source: BlobSource, options: ArrivalOptions): Promise<void> {
     if (await this.has(expected)) {
-      if (options.to === undefined || (await this.#copied(expected, options.to, options))) return;
+      if (options.into === undefined || (await this.#copied(expected, options.into, options))) return;
       await this.remove(expected.digest);
     }
     const what = options.what ?? expected.digest;
@@ -124,7 +128,7 @@ export class Store {
     const download = new Download(partial, handle, expected, options);
     const job = {
       from: [{ fd: handle.fd, offset: 0, length: expected.size }],
-      ...(options.to && { to: options.to }),
+      ...options.into,
     };
     const resumed = (await download.resume()) > 0;
     await download.bring(source);
@@ -155,15 +159,15 @@ export class Store {
    * Copies a blob of the store, hashed on its way.
    * @throws {SealiftError} STORE_DAMAGED
    */
-  async copy(expected: Expected, to: readonly Stretch[], options: AddOptions = {}): Promise<void> {
-    if (!(await this.#copied(expected, to, options))) throw this.rotten(expected.digest);
+  async copy(expected: Expected, into: Destination, options: AddOptions = {}): Promise<void> {
+    if (!(await this.#copied(expected, into, options))) throw this.rotten(expected.digest);
   }
 
   /** Whether what was copied was right. */
-  async #copied(expected: Expected, to: readonly Stretch[], options: AddOptions): Promise<boolean> {
+  async #copied(expected: Expected, into: Destination, options: AddOptions): Promise<boolean> {
     const from = { path: this.path(expected.digest), length: expected.size };
     const { onBytes, signal } = options;
-    const found = await transfer({ from, to }, { onBytes, signal }).catch((error: unknown) => {
+    const found = await transfer({ from, ...into }, { onBytes, signal }).catch((error: unknown) => {
       if (error instanceof TransferError && NOT_WHOLE.has(error.code)) return undefined;
       throw asSealiftError(error, `copying ${options.what ?? expected.digest} out of ${this.root}`);
     });
@@ -173,33 +177,33 @@ export class Store {
   }
 
   /**
-   * Places blobs that somebody else writes and verifies, several at a time.
-   * @param fill writes a blob to where it is told; returns only when its digest has matched
+   * Places blobs that somebody else writes and verifies, several at a time. The first failure stops the others.
    * @throws {SealiftError} what `fill` throws, when all have come to rest; DISK_FULL, IO_ERROR
    */
-  async place(
-    blobs: readonly Expected[],
-    fill: (blob: Expected, to: readonly Stretch[]) => Promise<void>,
-  ): Promise<void> {
+  async place(blobs: readonly Expected[], fill: Fill, signal?: AbortSignal): Promise<void> {
     const limit = pLimit(PLACED_AT_ONCE);
+    const stop = new AbortController();
+    const either = signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]);
     let failed: { error: unknown } | undefined;
     const one = async (blob: Expected): Promise<void> => {
-      if (failed !== undefined || (await this.has(blob))) return;
-      await this.#placeOne(blob, fill).catch((error: unknown) => (failed ??= { error }));
+      try {
+        either.throwIfAborted();
+        if (!(await this.has(blob))) await this.#placeOne(blob, fill, either);
+      } catch (error) {
+        failed ??= { error };
+        stop.abort();
+      }
     };
     await Promise.all(blobs.map((blob) => limit(() => one(blob))));
     if (this.#durable) await fsyncDir(join(this.root, 'blobs', 'sha256'));
     if (failed !== undefined) throw asSealiftError(failed.error, `storing a blob in ${this.root}`);
   }
 
-  async #placeOne(
-    blob: Expected,
-    fill: (blob: Expected, to: readonly Stretch[]) => Promise<void>,
-  ): Promise<void> {
+  async #placeOne(blob: Expected, fill: Fill, signal: AbortSignal): Promise<void> {
     const partial = this.#partial(blob.digest);
     const handle = await open(partial, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, 0o644);
     try {
-      await fill(blob, [{ fd: handle.fd, offset: 0, length: blob.size }]);
+      await fill(blob, [{ fd: handle.fd, offset: 0, length: blob.size }], signal);
       if (this.#durable) await handle.sync();
     } finally {
       await handle.close();
@@ -270,6 +274,23 @@ export class Store {
     const bytes = Buffer.concat(chunks);
     if (digestOf(bytes) !== expected.digest) throw this.rotten(expected.digest);
     return bytes;
+  }
+
+  /**
+   * A small blob if the store has it. A copy that has rotted is removed, so that it is fetched again.
+   * @returns undefined when there is none, or none any more
+   */
+  async readIfSound(expected: Expected, maxBytes: number, emit: Emit): Promise<Buffer | undefined> {
+    if (!(await this.has(expected))) return undefined;
+    try {
+      return await this.readBytes(expected, maxBytes);
+    } catch (error) {
+      if (!(error instanceof SealiftError) || error.code !== 'STORE_DAMAGED') throw error;
+      await this.remove(expected.digest);
+      const message = `${error.message}, and is fetched again`;
+      emit({ type: 'warning', code: 'STORE_DAMAGED', message });
+      return undefined;
+    }
   }
 
   /** The content of a blob in chunks; whoever relies on it hashes it. @param reuse see readFileChunks */

@@ -22,10 +22,18 @@ export interface WholeFile {
   length: number;
 }
 
-export interface TransferJob {
+/** Where bytes are also written, in the pass in which they are hashed, and what stands around them there. */
+export interface Destination {
+  /** As many bytes as are read, together with `before` and `after`. */
+  to: readonly Stretch[];
+  /** Written before them, and not hashed. */
+  before?: Uint8Array;
+  /** So many zero bytes are written after them, at most 4 Ki. */
+  after?: number;
+}
+
+export interface TransferJob extends Partial<Destination> {
   from: readonly Stretch[] | WholeFile;
-  /** Where the bytes are also written: as many as are read. */
-  to?: readonly Stretch[];
 }
 
 /** Sums of files (combine.ts), over the bytes `from` to `to`. */
@@ -65,6 +73,7 @@ const BUFFER_BYTES = 256 * 1024;
 const WORD_BYTES = 8 * 1024 * 1024;
 
 const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+const ZEROS = Buffer.alloc(4096);
 
 class Failure extends Error {
   readonly trouble: Trouble;
@@ -165,36 +174,50 @@ function withFile<T>({ path, length }: WholeFile, use: (stretch: Stretch) => T):
   }
 }
 
-function run({ from, to }: TransferJob, stop: Int32Array): string {
-  if ('path' in from) return withFile(from, (stretch) => run({ from: [stretch], ...(to && { to }) }, stop));
+function run(job: TransferJob, stop: Int32Array): string {
+  const { from, to, before, after = 0 } = job;
+  if ('path' in from) return withFile(from, (stretch) => run({ ...job, from: [stretch] }, stop));
   const sink = to && new Sink(to);
   const [only] = from;
-  if (from.length === 1 && only!.length <= BUFFER_BYTES) return small(only!, sink, stop);
+  const around = (before?.length ?? 0) + after;
+  if (from.length === 1 && only!.length + around <= BUFFER_BYTES) return small(only!, job, sink, stop);
   const hasher = createHash('sha256');
+  if (before) sink?.write(before);
   readAll(from, stop, (piece) => {
     hasher.update(piece);
     sink?.write(piece);
   });
+  sink?.write(ZEROS.subarray(0, after));
   return hasher.digest('hex');
 }
 
-/** Reads bytes into the beginning of the buffer, all of them. */
-function fill(fd: number, offset: number, length: number, stretch: number, stop: Int32Array): void {
+/** Reads bytes into the buffer, all of them, from `into` on. */
+function fill({ fd, offset, length }: Stretch, into: number, stretch: number, stop: Int32Array): void {
   for (let bytes = 0; bytes < length;) {
     const place = { side: 'read', stretch, at: offset + bytes } as const;
     if (Atomics.load(stop, 0) !== 0) throw new Failure(errno('ECANCELED', 'stopped'), place);
-    const more = readPiece(fd, bytes, length - bytes, place);
+    const more = readPiece(fd, into + bytes, length - bytes, place);
     bytes += more;
     moved(more);
   }
 }
 
-/** What fits into the buffer, without a hash object: there may be 20,000 of these. */
-function small({ fd, offset, length }: Stretch, sink: Sink | undefined, stop: Int32Array): string {
-  fill(fd, offset, length, 0, stop);
-  const piece = buffer.subarray(0, length);
-  sink?.write(piece);
-  return hash('sha256', piece, 'hex');
+/** What fits into the buffer, in one write and without a hash object: there may be 20,000 of these. */
+function small(
+  from: Stretch,
+  { before, after = 0 }: Partial<Destination>,
+  sink: Sink | undefined,
+  stop: Int32Array,
+): string {
+  const start = before?.length ?? 0;
+  const end = start + from.length;
+  fill(from, start, 0, stop);
+  if (sink !== undefined) {
+    if (before) buffer.set(before);
+    buffer.fill(0, end, end + after);
+    sink.write(buffer.subarray(0, end + after));
+  }
+  return hash('sha256', buffer.subarray(start, end), 'hex');
 }
 
 /** One input after the other is added to all outputs, a buffer at a time. */
@@ -207,7 +230,7 @@ function combine({ inputs, outputs, from, to }: CombineJob, stop: Int32Array): s
     for (const [i, { fd, offset, size }] of inputs.entries()) {
       const here = Math.max(0, Math.min(length, size - at));
       if (here === 0) continue;
-      fill(fd, offset + at, here, i, stop);
+      fill({ fd, offset: offset + at, length: here }, 0, i, stop);
       buffer.fill(0, here, whole);
       for (const [j, { coefficients }] of outputs.entries())
         addProduct(sums[j]!.subarray(0, whole), buffer.subarray(0, whole), coefficients[i]!);

@@ -8,7 +8,7 @@ import { Worker } from 'node:worker_threads';
 import type { Digest } from './digest.ts';
 import type { CombineJob, Order, TransferJob, Trouble, Word } from './transfer-worker.ts';
 
-export type { CombineJob, Stretch, TransferJob, WholeFile } from './transfer-worker.ts';
+export type { CombineJob, Destination, Stretch, TransferJob, WholeFile } from './transfer-worker.ts';
 
 /** More threads than this wait for the memory, not for the processor. */
 const MAX_THREADS = 4;
@@ -41,11 +41,17 @@ export interface TransferOptions {
 
 type Result = Digest | TransferError;
 
-interface Parcel {
+type Answer = readonly (string | Trouble)[];
+
+/** What a thread is sent to do at a time. */
+interface Errand {
   jobs: Order['jobs'];
   stop: Int32Array;
   onBytes: ((bytes: number) => void) | undefined;
-  resolve: (results: readonly (string | Trouble)[]) => void;
+}
+
+interface Parcel extends Errand {
+  resolve: (results: Answer) => void;
   reject: (error: unknown) => void;
 }
 
@@ -96,7 +102,7 @@ async function send(
   const abort = (): void => void Atomics.store(stop, 0, 1);
   signal?.addEventListener('abort', abort, { once: true });
   try {
-    const settled = await Promise.allSettled(parcels.map((jobs) => threads.send({ jobs, stop, onBytes })));
+    const settled = await threads.send(parcels.map((jobs) => ({ jobs, stop, onBytes })));
     signal?.throwIfAborted();
     return settled.flatMap((parcel) => {
       if (parcel.status === 'rejected') throw parcel.reason;
@@ -168,20 +174,29 @@ class Threads {
   readonly #limit = Math.min(availableParallelism(), MAX_THREADS);
   readonly #all = new Set<Thread>();
   readonly #resting: Thread[] = [];
-  readonly #waiting: Parcel[] = [];
+  /** The parcels of each caller who waits, the last one first: taking one from the end moves no others. */
+  readonly #waiting: Parcel[][] = [];
 
-  send(parcel: Pick<Parcel, 'jobs' | 'stop' | 'onBytes'>): Promise<readonly (string | Trouble)[]> {
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ ...parcel, resolve, reject });
-      this.#next();
-    });
+  /** Settles when every parcel has come to its end. */
+  send(parcels: readonly Errand[]): Promise<PromiseSettledResult<Answer>[]> {
+    const waiting: Parcel[] = [];
+    const ends = parcels.map(
+      (parcel) => new Promise<Answer>((resolve, reject) => void waiting.push({ ...parcel, resolve, reject })),
+    );
+    if (waiting.length > 0) this.#waiting.push(waiting.reverse());
+    for (let i = 0; i < this.#limit; i++) this.#next();
+    return Promise.allSettled(ends);
   }
 
+  /** Callers take turns: a download that has arrived does not wait until half a terabyte has been copied. */
   #next(): void {
-    if (this.#waiting.length === 0) return;
+    const [caller] = this.#waiting;
+    if (caller === undefined) return;
     const thread = this.#resting.pop() ?? this.#another();
     if (thread === undefined) return;
-    thread.start(this.#waiting.shift()!);
+    this.#waiting.shift();
+    thread.start(caller.pop()!);
+    if (caller.length > 0) this.#waiting.push(caller);
   }
 
   #another(): Thread | undefined {

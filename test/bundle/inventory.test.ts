@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
   fileAndFolder,
   isImageRef,
   isSafePath,
   Line,
+  ModelFile,
   Name,
   parseInventory,
   purposeOf,
+  quickModelFile,
   Version,
   type Inventory,
 } from '../../src/bundle/inventory.ts';
@@ -328,6 +331,39 @@ describe('bundle.json', () => {
       .replace(/ +"gpus": 0,\n/, '');
     expect(() => parseInventory(Buffer.from(text))).toThrow(refusal(/not in canonical form/));
   });
+});
+
+it('reads a file of a model quickly only as the schema does', () => {
+  const digest = digestOf('x');
+  const strange = fc.oneof(
+    fc.anything(),
+    fc.constantFrom('', '..', '/a', 'a/../b', 'a\u202eb', 'a//b', 'a\n'),
+  );
+  const file = fc.record(
+    {
+      path: fc.oneof(fc.string(), strange, fc.constant('a/b.json')),
+      digest: fc.oneof(
+        fc.constant(digest),
+        strange,
+        fc.constantFrom(digest.toUpperCase(), `${digest}0`, digest.slice(7)),
+      ),
+      size: fc.oneof(fc.double(), fc.maxSafeNat(), strange, fc.constantFrom(-0, -1, 0.5, 2 ** 53)),
+      more: fc.constantFrom(1, undefined),
+    },
+    { requiredKeys: [] },
+  );
+  let quick = 0;
+  fc.assert(
+    fc.property(fc.oneof(file, fc.anything()), (value) => {
+      const read = quickModelFile(value);
+      if (read === undefined) return; // then the schema is asked
+      quick++;
+      expect(ModelFile.parse(value)).toStrictEqual(read);
+    }),
+    { seed: 20261125, numRuns: 20_000 },
+  );
+  expect(quick).toBeGreaterThan(20);
+  expect(quickModelFile(JSON.parse(`{"__proto__": {}, "path": "a", "digest": "${digest}"}`))).toBeUndefined();
 });
 
 it('says what a blob is for', () => {

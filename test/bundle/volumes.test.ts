@@ -4,6 +4,7 @@ import {
   copyFileSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -12,6 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import * as fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { openBundle, type VerifiedBundle } from '../../src/bundle/open.ts';
@@ -26,6 +28,7 @@ import {
   type Media,
 } from '../../src/bundle/volumes.ts';
 import { digestOf } from '../../src/store/digest.ts';
+import { Store } from '../../src/store/store.ts';
 import { transfer } from '../../src/store/transfer.ts';
 import { keySigner } from '../../src/trust/sign.ts';
 import { flipBit } from '../support/flips.ts';
@@ -177,6 +180,42 @@ describe('reading where they are', () => {
     await bundle.close();
     expect(new Set(asked).size).toBe(COUNT);
     expect(asked[0]).toBe('demo.sealift.tar.001');
+  });
+
+  it('copies that are begun together ask for one medium at a time, and read none that was taken out', async () => {
+    const parts = Array.from({ length: 12 }, (_, i) => Buffer.alloc(70_000 + i, `part ${i}`));
+    const files = await Promise.all(
+      parts.map(async (part, i) => ({
+        path: `${i}`.padStart(2, '0'),
+        ...(await small.store.addBytes(part)),
+      })),
+    );
+    const many = await sampleBundle({ models: [{ ...model, files }] }, small.store);
+    const [drive, shelf] = [join(dir, 'drive'), join(dir, 'shelf')];
+    for (const folder of [drive, shelf]) mkdirSync(folder);
+    await splitBundle(await many.write([alice]), { out: join(shelf, 'many.tar'), volumeBytes: 200_000 });
+    copyFileSync(join(shelf, 'many.tar.volumes'), join(drive, 'many.tar.volumes'));
+    let asking = 0;
+    const ask = async ([name]: readonly string[]): Promise<void> => {
+      expect(++asking).toBe(1);
+      for (const old of readdirSync(drive)) if (!old.endsWith('.volumes')) rmSync(join(drive, old));
+      await sleep(20);
+      copyFileSync(join(shelf, name!), join(drive, name!));
+      asking--;
+    };
+    const bundle = await openBundle(join(drive, 'many.tar.001'), { policy, now: new Date(), media: { ask } });
+    const store = await Store.open(join(dir, 'store'));
+    await store.place(files, (blob, to, signal) => bundle.copy(blob, to, { signal }));
+    await bundle.close();
+    for (const { digest } of files) expect(digestOf(readFileSync(store.path(digest)))).toBe(digest);
+  });
+
+  it('opens a volume once for all who want it at the same time', async () => {
+    const source = await openSource(volume(1));
+    const asked = Array.from({ length: 20 }, () => source.stretches(10, 10));
+    const fds = (await Promise.all(asked)).map((stretches) => stretches![0]!.fd);
+    expect(new Set(fds).size).toBe(1);
+    await source.close();
   });
 
   it('a volume of another size is named', async () => {

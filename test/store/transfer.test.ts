@@ -37,6 +37,28 @@ it('hashes stretches in their order, and writes them where they are meant to go'
   );
 });
 
+it('writes what stands around the bytes, and hashes none of it', async () => {
+  const target = join(dir, 'framed');
+  const before = Buffer.from('header');
+  for (const length of [0, 5, 256 * 1024 - 10, 256 * 1024, 1_000_000]) {
+    writeFileSync(target, Buffer.alloc(20, 'x'));
+    const content = bytes.subarray(7, 7 + length);
+    await opened(source, 'r', (fd) =>
+      opened(target, 'r+', async (out) => {
+        const all = before.length + length + 9;
+        const to = [
+          { fd: out, offset: 2, length: 3 },
+          { fd: out, offset: 5, length: all - 3 },
+        ];
+        const job = { from: [{ fd, offset: 7, length }], to, before, after: 9 };
+        expect(await transfer(job)).toBe(digestOf(content));
+      }),
+    );
+    const written = Buffer.concat([Buffer.from('xx'), before, content, Buffer.alloc(9)]);
+    expect(readFileSync(target).subarray(0, written.length).equals(written)).toBe(true);
+  }
+});
+
 /** All of a file of the size of `bytes`, cut at some places. */
 function stretchesOf(fd: number, cuts: readonly number[]): Stretch[] {
   const ends = [...new Set([...cuts, bytes.length])].toSorted((a, b) => a - b);
@@ -98,6 +120,29 @@ it('stops when it is told to, with the reason, and works on afterwards', async (
   );
   await expect(running).rejects.toThrow('enough');
   await expect(transfer(job, { signal: stop.signal })).rejects.toThrow('enough');
+  expect(await transfer({ from: { path: source, length: bytes.length } })).toBe(digestOf(bytes));
+});
+
+it('lets callers take turns', async () => {
+  const job = { from: { path: source, length: bytes.length } };
+  let others = 0;
+  const many = transferAll(
+    Array.from({ length: 300 }, () => job),
+    { onBytes: (moved) => (others += moved) },
+  );
+  await transfer(job);
+  expect(others).toBeLessThan(250 * bytes.length);
+  expect(await many).toHaveLength(300);
+});
+
+it('comes to an end when threads die, and starts others', async () => {
+  const large = join(dir, 'five');
+  writeFileSync(large, Buffer.alloc(5 * 1024 * 1024));
+  // What is written is to be as long as what is read; a caller who gets that wrong ends the thread.
+  const deadly = { from: { path: large, length: 5 * 1024 * 1024 }, to: [] };
+  const failing = Array.from({ length: 6 }, () => transfer(deadly).catch((error: unknown) => error));
+  for (const error of await Promise.all(failing)) expect(error).toBeInstanceOf(Error);
+  await expect(transferAll(Array.from({ length: 6 }, () => deadly))).rejects.toThrow();
   expect(await transfer({ from: { path: source, length: bytes.length } })).toBe(digestOf(bytes));
 });
 

@@ -13,7 +13,6 @@ import { parseImageManifest } from '../../bundle/oci.ts';
 import { asSealiftError, SealiftError } from '../../errors.ts';
 import type { Emit } from '../../events.ts';
 import { isDigest } from '../../store/digest.ts';
-import type { Store } from '../../store/store.ts';
 import { EngineExport, type Made } from './engine-export.ts';
 import { assertBytes, assertPlatform, MAX_MANIFEST_BYTES } from './image.ts';
 import { printable } from '../../text.ts';
@@ -33,7 +32,7 @@ export function daemonImage(
   const tagged = /[:@][^/]*$/.test(name) ? name : `${name}:latest`;
   return {
     async resolve(emit) {
-      const kept = locked && (await fromStore(locked.manifest, context.store));
+      const kept = locked && (await fromStore(locked.manifest, context));
       const made = kept ?? (await exportImage(tagged, context, emit));
       if (locked) assertBytes(made.manifestBytes, locked.manifest, `docker-daemon:${name}`);
       return { ref, ...made, blob: ({ digest }) => localSource(context.store.path(digest)) };
@@ -42,9 +41,9 @@ export function daemonImage(
 }
 
 /** An image that an earlier run has exported: then the engine is not needed at all. */
-async function fromStore(manifest: Descriptor, store: Store): Promise<Made | undefined> {
-  if (!(await store.has(manifest))) return undefined;
-  const manifestBytes = await store.readBytes(manifest, MAX_MANIFEST_BYTES);
+async function fromStore(manifest: Descriptor, { store, emit }: SourceContext): Promise<Made | undefined> {
+  const manifestBytes = await store.readIfSound(manifest, MAX_MANIFEST_BYTES, emit);
+  if (manifestBytes === undefined) return undefined;
   const { config, layers } = parseImageManifest(manifestBytes, manifest.digest, 'SOURCE_INVALID');
   const present = await Promise.all([config, ...layers].map((blob) => store.has(blob)));
   return present.every(Boolean) ? { manifest, manifestBytes } : undefined;

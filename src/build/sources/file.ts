@@ -2,7 +2,7 @@
 /** Models from a local folder: `file:./weights`. */
 import { realpathSync, statSync } from 'node:fs';
 import { readdir, realpath } from 'node:fs/promises';
-import { join, relative, resolve, sep } from 'node:path';
+import { join, resolve, sep } from 'node:path';
 import { isSafePath } from '../../bundle/inventory.ts';
 import { asSealiftError, SealiftError } from '../../errors.ts';
 import type { Emit } from '../../events.ts';
@@ -18,7 +18,7 @@ const MAX_FILES = 100_000;
 
 /**
  * Without a lock every chosen file is hashed, since the revision is made of the digests. With one, the lock's revision is
- * taken over and nothing is hashed here: every byte is checked against the lock when it is stored.
+ * taken over, and nothing is hashed or measured here: every byte is checked against the lock when it is stored.
  */
 export function folderModel(
   location: string,
@@ -28,7 +28,7 @@ export function folderModel(
   const root = resolve(context.baseDir, location);
   return {
     async resolve(emit, choose = (all) => [...all]) {
-      const { files, refused } = await listFolder(root, location);
+      const { files, refused } = await listFolder(root, location, locked === undefined);
       if (locked) return resolved(root, locked.revision, files, refused);
       const chosen = choose(files);
       for (const { path } of chosen) if (refused.has(path)) throw refused.get(path)!;
@@ -65,20 +65,24 @@ function resolved(
   return { revision, files, file };
 }
 
-async function listFolder(root: string, location: string): Promise<Listing> {
+/** @param sized whether anybody asks for sizes: without them, only links and their like have to be looked at */
+async function listFolder(root: string, location: string, sized: boolean): Promise<Listing> {
   const files: SourceFile[] = [];
   const refused = new Map<string, SealiftError>();
   try {
     const realRoot = await realpath(root);
+    const prefix = realRoot.endsWith(sep) ? realRoot : realRoot + sep;
     const entries = await readdir(realRoot, { recursive: true, withFileTypes: true });
     if (entries.length > MAX_FILES)
       throw new SealiftError('SOURCE_INVALID', `${location} has more than ${MAX_FILES} entries`);
     for (const entry of entries) {
       if (entry.isDirectory()) continue;
       const full = join(entry.parentPath, entry.name);
-      const path = relative(realRoot, full).split(sep).join('/');
+      const path = full.slice(prefix.length);
       try {
-        files.push({ path, size: sizeOf(realRoot, full, path, entry.isSymbolicLink()) });
+        const isPlain = entry.isFile() && !sized && prefix !== sep && isSafePath(path);
+        const size = isPlain ? 0 : sizeOf(realRoot, full, path, entry.isSymbolicLink());
+        files.push({ path, size });
       } catch (error) {
         refused.set(path, asSealiftError(error, `reading the model at ${root}`));
         files.push({ path, size: 0 });

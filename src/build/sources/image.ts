@@ -124,7 +124,7 @@ export async function checkImage(
   context: SourceContext,
   what: string,
 ): Promise<ResolvedImage> {
-  const { store, platform, signal } = context;
+  const { store, platform, signal, emit } = context;
   const { config, layers } = parseImageManifest(
     image.manifestBytes,
     `the manifest of ${what}`,
@@ -137,12 +137,12 @@ export async function checkImage(
       `${name} is ${config.size} bytes, more than the ${MAX_CONFIG_BYTES} allowed`,
     );
   }
-  await store.add(config, image.blob(config), { what: name, ...(signal === undefined ? {} : { signal }) });
-  const { os, architecture, diffIds } = parseImageConfig(
-    await store.readBytes(config, MAX_CONFIG_BYTES),
-    name,
-    'SOURCE_INVALID',
-  );
+  let bytes = await store.readIfSound(config, MAX_CONFIG_BYTES, emit);
+  if (bytes === undefined) {
+    await store.add(config, image.blob(config), { what: name, signal });
+    bytes = await store.readBytes(config, MAX_CONFIG_BYTES);
+  }
+  const { os, architecture, diffIds } = parseImageConfig(bytes, name, 'SOURCE_INVALID');
   assertPlatform(`${os}/${architecture}`, platform, what);
   if (diffIds.length !== layers.length) {
     throw new SealiftError(

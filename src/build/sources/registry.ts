@@ -78,10 +78,10 @@ class RegistryRepository {
 
   /** The manifest that the lock names, whatever the tag points to by now. */
   async resolveLocked(manifest: Descriptor): Promise<ResolvedImage> {
-    const { store } = this.#context;
-    const bytes = (await store.has(manifest))
-      ? await store.readBytes(manifest, MAX_MANIFEST_BYTES)
-      : (await this.#manifest(manifest.digest, `the locked manifest of ${this.#what}`)).bytes;
+    const { store, emit } = this.#context;
+    const bytes =
+      (await store.readIfSound(manifest, MAX_MANIFEST_BYTES, emit)) ??
+      (await this.#manifest(manifest.digest, `the locked manifest of ${this.#what}`)).bytes;
     assertBytes(bytes, manifest, this.#what);
     return this.#image(manifest, bytes);
   }

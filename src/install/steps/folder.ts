@@ -9,7 +9,7 @@ import { basename, dirname, join } from 'node:path';
 import { asSealiftError } from '../../errors.ts';
 import { hexOf, type Digest, type Expected } from '../../store/digest.ts';
 import { fsyncDir } from '../../store/files.ts';
-import type { Store } from '../../store/store.ts';
+import type { Fill, Store } from '../../store/store.ts';
 import type { Stretch, TransferOptions } from '../../store/transfer.ts';
 import { readReceipts, type Receipt } from '../receipt.ts';
 import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';
@@ -84,10 +84,8 @@ export class FolderStep implements Step {
     const inOrder = [...new Map(files.map((file) => [file.digest, file])).values()].toSorted((a, b) =>
       a.digest < b.digest ? -1 : 1,
     );
-    await store.place(inOrder, async (blob, to) => {
-      signal?.throwIfAborted();
-      await this.#source.copy(blob, to, { onBytes: progress, signal });
-    });
+    const fill: Fill = (blob, to, stop) => this.#source.copy(blob, to, { onBytes: progress, signal: stop });
+    await store.place(inOrder, fill, signal);
     await place(home.path(path), files, store);
   }
 }
