@@ -21,6 +21,9 @@ export const invert = (a: number): number => EXP[255 - LOG[a]!]!;
 /** Products of a coefficient with two bytes at once; made when they are first needed, 128 KiB each. */
 const products = new Map<number, Uint16Array>();
 
+/** Tables that a thread keeps. A large set has all 255, which would be 32 MiB in each; to make one takes 0.1 ms. */
+const MAX_TABLES = 64;
+
 function productsOf(coefficient: number): Uint16Array {
   const known = products.get(coefficient);
   if (known !== undefined) return known;
@@ -28,6 +31,7 @@ function productsOf(coefficient: number): Uint16Array {
   const table = new Uint16Array(65_536);
   for (let pair = 0; pair < table.length; pair++)
     table[pair] = single[pair & 255]! | (single[pair >> 8]! << 8);
+  if (products.size === MAX_TABLES) products.delete(products.keys().next().value!);
   products.set(coefficient, table);
   return table;
 }

@@ -4,7 +4,9 @@ import {
   copyFileSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
   statSync,
@@ -177,6 +179,22 @@ describe('reading where they are', () => {
     await bundle.close();
     expect(new Set(asked).size).toBe(COUNT);
     expect(asked[0]).toBe('demo.sealift.tar.001');
+  });
+
+  it('each volume is opened once, however many ask for it at the same time', async () => {
+    const open = (): number =>
+      readdirSync('/proc/self/fd').filter((fd) => {
+        try {
+          return readlinkSync(`/proc/self/fd/${fd}`).startsWith(base);
+        } catch {
+          return false; // the one that lists the folder
+        }
+      }).length;
+    const source = await openSource(volume(1));
+    await Promise.all(Array.from({ length: 500 }, (_, i) => source.stretches((i * 997) % SIZE, 100)));
+    expect(open()).toBeLessThanOrEqual(2);
+    await source.close();
+    expect(open()).toBe(0);
   });
 
   it('a volume of another size is named', async () => {
