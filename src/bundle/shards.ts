@@ -50,7 +50,7 @@ export function shardsOf(base: string, shape: Shape): Shard[] {
 
 /**
  * The set that a list describes. A list comes from the medium: its names become names of files that are written, so none is
- * taken but those that a set has (THREATS.md, T30).
+ * taken but those that a set has (THREATS.md, T31).
  * @returns undefined when sizes and names do not fit each other
  */
 export function shapeOf(base: string, { volumeBytes, totalBytes, digests }: VolumeList): Shape | undefined {

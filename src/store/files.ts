@@ -54,7 +54,7 @@ export const temporary = (path: string): string => `${path}.partial`;
 
 /**
  * A new file under the temporary name of `path`. What stands there is a leftover, or was put there on a medium: a link,
- * through which another file would be written (THREATS.md, T30).
+ * through which another file would be written (THREATS.md, T31).
  */
 export async function createTemporary(path: string): Promise<FileHandle> {
   await rm(temporary(path), { force: true });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * List and parity lie on the medium and nobody has signed them. Whoever holds the medium chooses the names that `repair`
- * reads, and what stands under the names that it writes (THREATS.md T30).
+ * reads, and what stands under the names that it writes (THREATS.md T31).
  */
 import {
   existsSync,
