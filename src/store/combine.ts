@@ -28,11 +28,18 @@ function productsOf(coefficient: number): Uint16Array {
   const known = products.get(coefficient);
   if (known !== undefined) return known;
   const single = Uint8Array.from({ length: 256 }, (_, byte) => multiply(coefficient, byte));
-  const table = new Uint16Array(65_536);
+  const table = unusedTable();
   for (let pair = 0; pair < table.length; pair++)
     table[pair] = single[pair & 255]! | (single[pair >> 8]! << 8);
-  if (products.size === MAX_TABLES) products.delete(products.keys().next().value!);
   products.set(coefficient, table);
+  return table;
+}
+
+/** The oldest one is written over: thrown away, they would pile up faster than they are collected. */
+function unusedTable(): Uint16Array {
+  if (products.size < MAX_TABLES) return new Uint16Array(65_536);
+  const [oldest, table] = products.entries().next().value!;
+  products.delete(oldest);
   return table;
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { repairVolumes } from '../../bundle/repair.ts';
 import { command, type Result } from '../command.ts';
 import type { Io } from '../context.ts';
@@ -49,6 +49,7 @@ async function runRepair({ bundle, volumes, output }: RepairOptions, io: Io): Pr
       : [
           `rebuilt ${count(rebuilt.length, 'volume')} in ${folder}`,
           ...rebuilt.map((name) => `  ${join(folder, name)}`),
+          ...(output === undefined ? [] : [`next: sealift verify ${output} --volumes ${dirname(path)}`]),
         ];
   return { schema: 'sealift/repair/v1', data: { folder, rebuilt }, text };
 }
