@@ -11,8 +11,9 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
+import { open, type FileHandle } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { openBundle } from '../../src/bundle/open.ts';
 import { repairVolumes } from '../../src/bundle/repair.ts';
 import { attachSignature } from '../../src/bundle/slots-file.ts';
@@ -297,11 +298,21 @@ describe('signing in place', () => {
 
   it('killed at any moment, leaves what repair can mend', async () => {
     const old = new Map(['001', 'volumes', ...ALL.slice(5)].map((n) => [n, readFileSync(path(n))]));
-    await attachSignature(path('001'), await keySigner(bob.key).sign(sample.plan.sums));
-    const signed = readFileSync(path('001'));
-    const now = new Map([...old.keys()].map((n) => [n, readFileSync(path(n))]));
     // The order in which beside.ts writes: a kill leaves a beginning of it done.
     const order = ['001', 'volumes', 'p01', 'p02', 'p03'];
+    const states: string[][] = [];
+    const handle = await open(path('001'));
+    await handle.close();
+    const sync = vi.spyOn(Object.getPrototypeOf(handle) as FileHandle, 'sync').mockImplementation(() => {
+      states.push(order.filter((name) => !readFileSync(path(name)).equals(old.get(name)!)));
+      return Promise.resolve();
+    });
+    await attachSignature(path('001'), await keySigner(bob.key).sign(sample.plan.sums));
+    sync.mockRestore();
+    expect(states.at(-1)).toEqual(order);
+    for (const state of states) expect(state).toEqual(order.slice(0, state.length));
+    const signed = readFileSync(path('001'));
+    const now = new Map([...old.keys()].map((n) => [n, readFileSync(path(n))]));
     for (let done = 1; done <= order.length; done++) {
       for (const [i, name] of order.entries()) writeFileSync(path(name), (i < done ? now : old).get(name)!);
       await repaired();
