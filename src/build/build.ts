@@ -3,16 +3,17 @@
 import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import type { Inventory } from '../bundle/inventory.ts';
-import { addParity, demandParity } from '../bundle/repair.ts';
+import { demandParity, parityBytes } from '../bundle/shards.ts';
 import { demandNoVolumes, demandVolumeSize } from '../bundle/split.ts';
-import { FileTarget, temporary, VolumeTarget, type ByteTarget } from '../bundle/target.ts';
+import { FileTarget, VolumeTarget, type ByteTarget } from '../bundle/target.ts';
 import { volumeName } from '../bundle/volumes.ts';
 import { BundleWriter, headBytes, layoutOf, planBundle, type BundlePlan } from '../bundle/write.ts';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import type { Digest } from '../store/digest.ts';
-import type { Store } from '../store/store.ts';
+import { temporary } from '../store/files.ts';
 import { describeShortage, findShortages, shortageDetails, type SpaceNeed } from '../store/space.ts';
+import type { Store } from '../store/store.ts';
 import { readClaim } from '../trust/claim.ts';
 import type { Signer } from '../trust/sign.ts';
 import { SLOT_COUNT } from '../trust/slots.ts';
@@ -79,7 +80,7 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
   const release = await claimStore(store, 'build');
   try {
     const { plan, gathering, context } = await prepare(input, out, stale);
-    const writer = new BundleWriter(plan, await openTarget(out, plan, input.volumeBytes));
+    const writer = new BundleWriter(plan, await openTarget(out, plan, input));
     try {
       await collect(gathering, writer, context);
       await writer.finish(await signAll(plan.sums, signers));
@@ -87,7 +88,6 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
       await writer.discard();
       throw error;
     }
-    if (input.parity) await addParity(out, input.parity, { emit: input.emit, signal: input.signal });
     const path = input.volumeBytes === undefined ? out : volumeName(out, 1);
     return { path, digest: plan.digest, size: plan.size };
   } catch (error) {
@@ -97,13 +97,10 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
   }
 }
 
-async function openTarget(
-  out: string,
-  plan: BundlePlan,
-  volumeBytes: number | undefined,
-): Promise<ByteTarget> {
+async function openTarget(out: string, { size }: BundlePlan, input: BuildInput): Promise<ByteTarget> {
+  const { volumeBytes, parity = 0, emit, signal } = input;
   if (volumeBytes === undefined) return FileTarget.create(out);
-  return VolumeTarget.create(out, { volumeBytes, totalBytes: plan.size });
+  return VolumeTarget.create(out, { volumeBytes, totalBytes: size, parity }, { emit, signal });
 }
 
 /** One after the other, since each may ask a person. Only a finished signature shows whose it is. */
@@ -149,13 +146,15 @@ async function prepare(input: BuildInput, out: string, stale: number): Promise<P
     demandVolumeSize(volumeBytes, plan.size, headBytes(plan));
     demandParity(parity, volumeBytes, plan.size);
   }
+  const sizes = { volumeBytes: volumeBytes ?? plan.size, totalBytes: plan.size };
+  const extra = parity * parityBytes(sizes);
   const gathering = await findMissing(
     [...needs.filter(({ digest }) => !omitted.has(digest)), ...storedAlready(plan, needs)],
     context,
   );
   await demandSpace([
     { folder: store.root, what: 'downloads', bytes: gathering.bytes },
-    { folder: dirname(out), what: 'bundle', bytes: plan.size + parity * (volumeBytes ?? 0) - stale },
+    { folder: dirname(out), what: 'bundle', bytes: plan.size + extra - stale },
   ]);
   return { plan, gathering, context };
 }

@@ -1,19 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Signing a bundle that exists already: read what to sign, fill a free slot in place (FORMAT.md §3). */
-import { open, readFile, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { open } from 'node:fs/promises';
 import { asSealiftError, SealiftError } from '../errors.ts';
-import { digestOf, hexOf, type Digest } from '../store/digest.ts';
-import { exists, writeFileDurably } from '../store/files.ts';
-import { transfer } from '../store/transfer.ts';
+import { digestOf, type Digest } from '../store/digest.ts';
 import { readClaim, type Claim } from '../trust/claim.ts';
 import { decodeSlot, encodeSlot, type SlotContent } from '../trust/slots.ts';
 import { ArchiveWalk, readHead, type SignedHead } from './archive.ts';
+import { changeInPlace } from './beside.ts';
 import type { Inventory } from './inventory.ts';
-import { isParity, updateParity } from './repair.ts';
 import { FileSource } from './source.ts';
 import { readInventory } from './structure.ts';
-import { baseOf, listName, parseList, type VolumeList } from './volumes.ts';
+import { baseOf } from './volumes.ts';
 
 /** What a signer of a bundle signs, and gets to see of it. Nobody has vouched for any of it. */
 export interface SignableBundle {
@@ -100,46 +97,8 @@ export async function attachSignature(path: string, json: string, expected?: Dig
   if (claim !== undefined) demandNewSigner(slots, claim, path);
   const slot = freeSlot(slots, path);
   const { offset } = head.slotExtents[slot]!;
-  if (isFirstVolume(path)) await demandParityBeside(path);
-  await writeAt(path, filled, offset);
-  if (isFirstVolume(path)) await updateBeside(path, offset, head.slots[slot]!, filled);
+  await changeInPlace(path, offset, head.slots[slot]!, filled);
   return slot;
-}
-
-/** The list beside a first volume, when there is one that names it. */
-async function listBeside(path: string): Promise<{ text: string; list: VolumeList } | undefined> {
-  const text = await readFile(listName(baseOf(path)!), 'utf8').catch(() => undefined);
-  const list = text === undefined ? undefined : parseList(text);
-  return text !== undefined && list?.digests.has(basename(path)) === true ? { text, list } : undefined;
-}
-
-/** @throws {SealiftError} FILE_MISSING: parity that is left as it was could bring the first volume back without the signature */
-async function demandParityBeside(path: string): Promise<void> {
-  const { list } = (await listBeside(path)) ?? {};
-  for (const name of list?.digests.keys() ?? []) {
-    if (!isParity(name) || (await exists(join(dirname(path), name)))) continue;
-    throw new SealiftError('FILE_MISSING', `${name} is not beside ${path}, and has to be signed with it`, {
-      hint: 'put the parity volumes beside the first volume for signing, or sign before the bundle is split',
-    });
-  }
-}
-
-/** The list goes on telling the truth of the first volume and of the parity, for `sha256sum -c` too. */
-async function updateBeside(path: string, offset: number, before: Buffer, after: Buffer): Promise<void> {
-  const beside = await listBeside(path);
-  if (beside === undefined) return;
-  const base = baseOf(path)!;
-  let { text } = beside;
-  for (const name of [basename(path), ...(await updateParity(base, offset, before, after))]) {
-    const file = join(dirname(path), name);
-    const { size } = await stat(file);
-    const found = await transfer({ from: { path: file, length: size } }).catch((error: unknown) => {
-      throw asSealiftError(error, `reading ${file}`);
-    });
-    const line = (digest: Digest): string => `${hexOf(digest)}  ${name}`;
-    text = text.replace(line(beside.list.digests.get(name)!), line(found));
-  }
-  await writeFileDurably(listName(base), text);
 }
 
 async function readSignedHead(path: string): Promise<SignedHead> {
@@ -148,20 +107,6 @@ async function readSignedHead(path: string): Promise<SignedHead> {
     return await readHead(source, new ArchiveWalk(source));
   } finally {
     await source.close();
-  }
-}
-
-async function writeAt(path: string, bytes: Uint8Array, offset: number): Promise<void> {
-  try {
-    const handle = await open(path, 'r+');
-    try {
-      await handle.write(bytes, 0, undefined, offset);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-  } catch (error) {
-    throw asSealiftError(error, `writing the signature into ${path}`);
   }
 }
 

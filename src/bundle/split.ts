@@ -3,14 +3,15 @@
 import { basename, dirname } from 'node:path';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import { silent, type Emit } from '../events.ts';
+import type { Digest } from '../store/digest.ts';
 import { exists } from '../store/files.ts';
 import { describeShortage, findShortages, shortageDetails } from '../store/space.ts';
-import { transferAll, TransferError } from '../store/transfer.ts';
+import { transferAll, TransferError, type Stretch } from '../store/transfer.ts';
 import { ArchiveWalk, readHead } from './archive.ts';
-import { addParity, demandParity } from './repair.ts';
-import { FileSource } from './source.ts';
+import { demandParity, parityBytes } from './shards.ts';
+import type { StoredSource } from './source.ts';
 import { VolumeTarget } from './target.ts';
-import { volumeName } from './volumes.ts';
+import { openSource, volumeName } from './volumes.ts';
 
 export interface SplitOptions {
   /** Path of the volumes without a number. */
@@ -28,53 +29,56 @@ export interface SplitOptions {
  */
 export async function splitBundle(path: string, options: SplitOptions): Promise<number> {
   const { out, volumeBytes, parity = 0, emit = silent, signal } = options;
-  const source = await FileSource.open(path);
+  const source = await openSource(path);
   try {
     const { slotExtents } = await readHead(source, new ArchiveWalk(source));
     const { offset, size } = slotExtents.at(-1)!;
+    const cut = { volumeBytes, totalBytes: source.size, parity };
     demandVolumeSize(volumeBytes, source.size, offset + size);
     demandParity(parity, volumeBytes, source.size);
-    await demandRoom(out, source.size + parity * volumeBytes);
-    const target = await VolumeTarget.create(out, { volumeBytes, totalBytes: source.size });
+    await demandRoom(out, source.size + parity * parityBytes(cut));
+    const target = await VolumeTarget.create(out, cut, { emit, signal });
     emit({ type: 'stage', name: 'split', totalBytes: source.size });
     try {
-      await copyAll(source, target, volumeBytes, emit, signal);
-      await target.finish();
+      await target.finish(await copyAll(source, target, volumeBytes, emit, signal));
     } catch (error) {
       await target.discard();
       throw asSealiftError(error, `splitting ${path}`);
     }
-    if (parity > 0) await addParity(out, parity, { emit, signal });
     return Math.ceil(source.size / volumeBytes);
   } finally {
     await source.close();
   }
 }
 
+/** @returns digests of the volumes, by name */
 async function copyAll(
-  source: FileSource,
+  source: StoredSource,
   target: VolumeTarget,
   volumeBytes: number,
   emit: Emit,
   signal: AbortSignal | undefined,
-): Promise<void> {
+): Promise<Map<string, Digest>> {
   const id = target.name;
   emit({ type: 'item-start', id, kind: 'bundle', label: basename(id), bytes: source.size });
-  const jobs = [];
+  const jobs: { from: readonly Stretch[]; to: readonly Stretch[] }[] = [];
   for (let at = 0; at < source.size; at += volumeBytes) {
     const length = Math.min(volumeBytes, source.size - at);
-    jobs.push({ from: await source.stretches(at, length), to: target.stretches(at, length) });
+    jobs.push({ from: (await source.stretches(at, length)) ?? [], to: target.stretches(at, length) });
   }
   const onBytes = (delta: number): void => {
     target.wrote(delta);
     emit({ type: 'item-progress', id, delta });
   };
+  const digests = new Map<string, Digest>();
   for (const [i, result] of (await transferAll(jobs, { onBytes, signal })).entries()) {
-    if (!(result instanceof TransferError)) continue;
-    if (result.side === 'read') throw source.failed(result);
-    throw asSealiftError(result, `writing ${volumeName(id, i + 1)}`);
+    const name = volumeName(basename(id), i + 1);
+    if (!(result instanceof TransferError)) digests.set(name, result);
+    else if (result.side === 'read') throw source.failed(result, jobs[i]!.from);
+    else throw asSealiftError(result, `writing ${name}`);
   }
   emit({ type: 'item-end', id, outcome: 'done' });
+  return digests;
 }
 
 /** Most volumes of one bundle: three digits, and all of them open at a time. */

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Where a bundle is written to. Threads write blobs, in any order; the rest is written here. */
 import { writeSync } from 'node:fs';
-import { open, rename, rm, type FileHandle } from 'node:fs/promises';
-import { basename, dirname } from 'node:path';
-import { fsyncDir, writeFileDurably } from '../store/files.ts';
-import { transfer, type Stretch } from '../store/transfer.ts';
-import { formatList, listName, volumeName } from './volumes.ts';
+import { rename, rm, type FileHandle } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import type { Digest } from '../store/digest.ts';
+import { createTemporary, fsyncDir, temporary, writeFileDurably } from '../store/files.ts';
+import type { Stretch } from '../store/transfer.ts';
+import { recipe } from './parity.ts';
+import { hashOpen, sumUp, type OpenShard, type RebuildOptions } from './rebuild.ts';
+import { shardsOf, type Shape } from './shards.ts';
+import { formatList, listName } from './volumes.ts';
 
 export interface ByteTarget {
   /** How messages call it. */
@@ -73,7 +77,7 @@ export class FileTarget implements ByteTarget {
   }
 
   static async create(path: string): Promise<FileTarget> {
-    return new FileTarget(path, await open(temporary(path), 'w', 0o644));
+    return new FileTarget(path, await createTemporary(path));
   }
 
   stretches(offset: number, length: number): Stretch[] {
@@ -103,59 +107,56 @@ export class FileTarget implements ByteTarget {
   }
 }
 
-/** What a killed build leaves, and the next one writes over. */
-export const temporary = (path: string): string => `${path}.partial`;
-
-interface OpenVolume {
-  name: string;
-  handle: FileHandle;
+interface OpenVolume extends OpenShard {
+  path: string;
   sync: EarlySync;
-  bytes: number;
 }
 
+/** How volumes are cut, and how many parity volumes there are. */
+type Cut = Omit<Shape, 'volumes'>;
+
 /**
- * Volumes of a fixed size, under temporary names until all are whole. The list is written before the first volume gets
- * its name, so NAME.001 means that everything is there.
+ * Volumes of a fixed size, and parity volumes, under temporary names until all are whole. The list is written before the
+ * first volume gets its name, so NAME.001 means that everything is there.
  */
 export class VolumeTarget implements ByteTarget {
   readonly name: string;
-  readonly #volumeBytes: number;
-  readonly #totalBytes: number;
-  readonly #volumes: OpenVolume[];
+  readonly #cut: Cut;
+  /** Volumes first, then parity volumes. */
+  readonly #files: readonly OpenVolume[];
+  readonly #volumes: readonly OpenVolume[];
+  readonly #options: RebuildOptions;
 
-  private constructor(
-    name: string,
-    sizes: { volumeBytes: number; totalBytes: number },
-    volumes: OpenVolume[],
-  ) {
+  private constructor(name: string, cut: Cut, files: readonly OpenVolume[], options: RebuildOptions) {
     this.name = name;
-    this.#volumeBytes = sizes.volumeBytes;
-    this.#totalBytes = sizes.totalBytes;
-    this.#volumes = volumes;
+    this.#cut = cut;
+    this.#files = files;
+    this.#volumes = files.slice(0, files.length - cut.parity);
+    this.#options = options;
   }
 
-  /** @param path the bundle's, without a number */
-  static async create(
-    path: string,
-    sizes: { volumeBytes: number; totalBytes: number },
-  ): Promise<VolumeTarget> {
-    const volumes: OpenVolume[] = [];
-    for (let at = 0; at < sizes.totalBytes; at += sizes.volumeBytes) {
-      const name = volumeName(path, volumes.length + 1);
-      const handle = await open(temporary(name), 'w+', 0o644);
-      const bytes = Math.min(sizes.volumeBytes, sizes.totalBytes - at);
-      volumes.push({ name, handle, sync: new EarlySync(handle), bytes });
+  /**
+   * @param path the bundle's, without a number
+   * @param options what `finish` tells of its progress, and what stops it
+   */
+  static async create(path: string, cut: Cut, options: RebuildOptions = {}): Promise<VolumeTarget> {
+    const volumes = Math.ceil(cut.totalBytes / cut.volumeBytes);
+    const files: OpenVolume[] = [];
+    for (const shard of shardsOf(basename(path), { ...cut, volumes })) {
+      const own = join(dirname(path), shard.name);
+      const handle = await createTemporary(own);
+      files.push({ ...shard, path: own, handle, sync: new EarlySync(handle) });
     }
-    return new VolumeTarget(path, sizes, volumes);
+    return new VolumeTarget(path, cut, files, options);
   }
 
   stretches(position: number, length: number): Stretch[] {
     const stretches: Stretch[] = [];
     for (let done = 0; done < length;) {
       const at = position + done;
-      const volume = Math.floor(at / this.#volumeBytes);
-      const offset = at - volume * this.#volumeBytes;
-      const part = Math.min(length - done, this.#volumeBytes - offset);
+      const volume = Math.floor(at / this.#cut.volumeBytes);
+      const offset = at - volume * this.#cut.volumeBytes;
+      const part = Math.min(length - done, this.#cut.volumeBytes - offset);
       stretches.push({ fd: this.#volumes[volume]!.handle.fd, offset, length: part });
       done += part;
     }
@@ -175,33 +176,35 @@ export class VolumeTarget implements ByteTarget {
     for (const { sync } of this.#volumes) sync.wrote(bytes / this.#volumes.length);
   }
 
-  async finish(): Promise<void> {
-    const jobs = this.#volumes.map(({ handle, bytes }) => ({
-      from: [{ fd: handle.fd, offset: 0, length: bytes }],
-    }));
-    const digests = await Promise.all(jobs.map((job) => transfer(job)));
-    for (const { sync, handle } of this.#volumes) {
+  /** @param known digests of the volumes, when they have been hashed on their way */
+  async finish(known?: ReadonlyMap<string, Digest>): Promise<void> {
+    const digests = new Map(known ?? (await hashOpen(this.#volumes, this.#options)));
+    if (this.#cut.parity > 0) await this.#sumUp();
+    const parity = await hashOpen(this.#files.slice(this.#volumes.length), this.#options);
+    for (const [name, digest] of parity) digests.set(name, digest);
+    for (const { sync, handle } of this.#files) {
       await sync.end();
       await handle.close();
     }
-    const [first, ...others] = this.#volumes;
-    for (const { name } of others) await rename(temporary(name), name);
-    const names = this.#volumes.map(({ name }) => basename(name));
-    const list = {
-      volumeBytes: this.#volumeBytes,
-      totalBytes: this.#totalBytes,
-      digests: new Map(names.map((name, i) => [name, digests[i]!])),
-    };
-    await writeFileDurably(listName(this.name), formatList(list));
-    await rename(temporary(first!.name), first!.name);
+    const [first, ...others] = this.#files;
+    for (const { path } of others) await rename(temporary(path), path);
+    await writeFileDurably(listName(this.name), formatList({ ...this.#cut, digests }));
+    await rename(temporary(first!.path), first!.path);
     await fsyncDir(dirname(this.name));
   }
 
+  async #sumUp(): Promise<void> {
+    const volumes = this.#volumes.length;
+    const parity = new Set(Array.from({ length: this.#cut.parity }, (_, i) => volumes + i));
+    const how = recipe(volumes, this.#cut.parity, parity)!;
+    await sumUp(how, new Map(this.#files.entries()), this.#options);
+  }
+
   async discard(): Promise<void> {
-    for (const { sync, handle, name } of this.#volumes) {
+    for (const { sync, handle, path } of this.#files) {
       await sync.rest();
       await handle.close().catch(() => undefined);
-      await rm(temporary(name), { force: true });
+      await rm(temporary(path), { force: true });
     }
   }
 }

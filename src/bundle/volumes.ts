@@ -8,8 +8,9 @@ import { constants } from 'node:fs';
 import { open, readdir, readFile, stat, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { asSealiftError, SealiftError } from '../errors.ts';
+import { silent, type Emit } from '../events.ts';
 import { fromHex, hexOf, type Digest } from '../store/digest.ts';
-import { transferAll, TransferError, type Stretch, type TransferOptions } from '../store/transfer.ts';
+import { transferAll, TransferError, type Stretch } from '../store/transfer.ts';
 import { FileSource, incomplete, readingFailed, type StoredSource } from './source.ts';
 import { Turns } from './turns.ts';
 
@@ -145,9 +146,11 @@ export class VolumeSource implements StoredSource {
   readonly #set: VolumeSet;
   readonly #volumeBytes: number;
   readonly #ask: Media['ask'];
-  readonly #open = new Map<number, FileHandle>();
+  /** By index; undefined for one that is not here. Thousands of blobs ask for one volume at the same time. */
+  readonly #open = new Map<number, Promise<FileHandle | undefined>>();
+  /** Which volume a file descriptor is of. */
+  readonly #indices = new Map<number, number>();
   readonly #turns = new Turns();
-  readonly #opening = new Map<number, Promise<FileHandle | undefined>>();
 
   private constructor(set: VolumeSet, volumeBytes: number, size: number, ask: Media['ask']) {
     this.name = set.base;
@@ -199,14 +202,14 @@ export class VolumeSource implements StoredSource {
 
   failed(error: TransferError, stretches: readonly Stretch[]): SealiftError {
     const { fd } = stretches[error.stretch]!;
-    const index = [...this.#open].find(([, handle]) => handle.fd === fd)?.[0] ?? 0;
-    return readingFailed(error, this.#set.name(index));
+    return readingFailed(error, this.#set.name(this.#indices.get(fd) ?? 0));
   }
 
   async close(): Promise<void> {
-    const handles = [...this.#open.values()];
+    const opening = [...this.#open.values()];
     this.#open.clear();
-    for (const handle of handles) await handle.close();
+    for (const handle of await Promise.allSettled(opening))
+      if (handle.status === 'fulfilled') await handle.value?.close();
   }
 
   *#parts(position: number, length: number): Generator<{ index: number; offset: number; length: number }> {
@@ -247,13 +250,16 @@ export class VolumeSource implements StoredSource {
   async #openHere(index: number): Promise<FileHandle | undefined> {
     const known = this.#open.get(index);
     if (known !== undefined) return known;
-    // Two that come at once share one handle: one that nobody closes is closed while threads still read from it.
-    const opening = this.#opening.get(index) ?? this.#openAnew(index);
-    this.#opening.set(index, opening);
-    return opening.finally(() => this.#opening.delete(index));
+    const opening = this.#openVolume(index);
+    this.#open.set(index, opening);
+    const forget = (): void => {
+      if (this.#open.get(index) === opening) this.#open.delete(index);
+    };
+    opening.then((handle) => handle ?? forget(), forget);
+    return opening;
   }
 
-  async #openAnew(index: number): Promise<FileHandle | undefined> {
+  async #openVolume(index: number): Promise<FileHandle | undefined> {
     const path = await this.#set.find(this.#set.name(index));
     if (path === undefined) return undefined;
     const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: unknown) => {
@@ -267,7 +273,7 @@ export class VolumeSource implements StoredSource {
         hint: 'the copy broke off, or it belongs to another bundle: carry this volume again',
       });
     }
-    this.#open.set(index, handle);
+    this.#indices.set(handle.fd, index);
     return handle;
   }
 }
@@ -294,7 +300,10 @@ export interface VolumeFinding {
  * Holds every volume against the list, whatever the verdict on the bundle was: for saying which ones to carry again.
  * Reads all of them.
  */
-export async function diagnose(set: VolumeSet, options: TransferOptions = {}): Promise<VolumeFinding[]> {
+export async function diagnose(
+  set: VolumeSet,
+  { emit = silent, signal }: { emit?: Emit; signal?: AbortSignal | undefined } = {},
+): Promise<VolumeFinding[]> {
   const findings: VolumeFinding[] = [];
   const present: { name: string; path: string; length: number }[] = [];
   const names = set.list ? [...set.list.digests.keys()] : await set.missing();
@@ -304,10 +313,15 @@ export async function diagnose(set: VolumeSet, options: TransferOptions = {}): P
       findings.push({ name, problem: 'missing', detail: 'it is in none of the folders' });
     else present.push({ name, path, length: (await stat(path)).size });
   }
+  const bytes = present.reduce((sum, { length }) => sum + length, 0);
+  const id = 'volumes';
+  emit({ type: 'stage', name: 'looking for damaged volumes', totalBytes: bytes });
+  emit({ type: 'item-start', id, kind: 'file', label: basename(set.base), bytes });
   const results = await transferAll(
     present.map((from) => ({ from })),
-    options,
+    { signal, onBytes: (delta) => emit({ type: 'item-progress', id, delta }) },
   );
+  emit({ type: 'item-end', id, outcome: 'done' });
   for (const [i, result] of results.entries()) {
     const { name } = present[i]!;
     const expected = set.list!.digests.get(name)!;

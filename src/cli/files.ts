@@ -157,9 +157,7 @@ export async function findBundle(path: string): Promise<string> {
     if (!info.isDirectory()) return firstOf(path);
     const names = (await readdir(path)).toSorted();
     const own = names.filter((name) => name.endsWith('.sealift.tar'));
-    const split = new Set(
-      names.flatMap((name) => baseOf(name) ?? []).filter((base) => base.endsWith('.tar')),
-    );
+    const split = new Set(names.flatMap((name) => setOf(name) ?? []).filter((base) => base.endsWith('.tar')));
     const volumes = [...split].map((base) => volumeName(base, 1));
     const others = names.filter((name) => name.endsWith('.tar'));
     const found = own.length + volumes.length > 0 ? [...own, ...volumes] : others;
@@ -173,15 +171,19 @@ function unlessAbsent(error: unknown): undefined {
   if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
 }
 
-/** Any volume stands for all of them. */
+/** The name that a volume, a parity volume or a list has in common with the others of its set. */
+const setOf = (path: string): string | undefined =>
+  baseOf(path) ?? /^(.+)\.(?:p\d{2}|volumes)$/.exec(path)?.[1];
+
+/** Any file of a set stands for all of them. */
 const firstOf = (path: string): string => {
-  const base = baseOf(path);
+  const base = setOf(path);
   return base?.endsWith('.tar') === true ? volumeName(base, 1) : path;
 };
 
 /** Of a name that is no file: that of a bundle in volumes, or of a volume that lies elsewhere. */
 async function volumesOf(path: string): Promise<string> {
-  const base = baseOf(path) ?? path;
+  const base = setOf(path) ?? path;
   for (const beside of [volumeName(base, 1), listName(base)])
     if ((await stat(beside).catch(unlessAbsent)) !== undefined) return volumeName(base, 1);
   throw new SealiftError('FILE_MISSING', `there is no bundle ${path}`, {

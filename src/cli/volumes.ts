@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Split bundles on the command line: sizes, folders, media that are asked for, and which volumes to carry again. */
 import { asSealiftError, SealiftError, type ErrorCode } from '../errors.ts';
-import { MAX_PARITY } from '../bundle/repair.ts';
+import { MAX_PARITY } from '../bundle/shards.ts';
 import { baseOf, diagnose, VolumeSet, type Media, type VolumeFinding } from '../bundle/volumes.ts';
 import type { Given, OptionSpec } from './command.ts';
 import type { Io } from './context.ts';
@@ -94,8 +94,7 @@ export async function withVolumes(
   const base = baseOf(path);
   if (base === undefined || !BY_MEDIA.has(error.code) || io.signal.aborted) return error;
   const set = await VolumeSet.of(base, { folders });
-  io.emit({ type: 'stage', name: 'looking for the damaged volume' });
-  const findings = await diagnose(set, { signal: io.signal });
+  const findings = await diagnose(set, { emit: io.emit, signal: io.signal });
   return findings.length === 0 ? error : told(error, findings);
 }
 

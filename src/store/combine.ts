@@ -21,14 +21,25 @@ export const invert = (a: number): number => EXP[255 - LOG[a]!]!;
 /** Products of a coefficient with two bytes at once; made when they are first needed, 128 KiB each. */
 const products = new Map<number, Uint16Array>();
 
+/** Tables that a thread keeps. A large set has all 255, which would be 32 MiB in each; to make one takes 0.1 ms. */
+const MAX_TABLES = 64;
+
 function productsOf(coefficient: number): Uint16Array {
   const known = products.get(coefficient);
   if (known !== undefined) return known;
   const single = Uint8Array.from({ length: 256 }, (_, byte) => multiply(coefficient, byte));
-  const table = new Uint16Array(65_536);
+  const table = unusedTable();
   for (let pair = 0; pair < table.length; pair++)
     table[pair] = single[pair & 255]! | (single[pair >> 8]! << 8);
   products.set(coefficient, table);
+  return table;
+}
+
+/** The oldest one is written over: thrown away, they would pile up faster than they are collected. */
+function unusedTable(): Uint16Array {
+  if (products.size < MAX_TABLES) return new Uint16Array(65_536);
+  const [oldest, table] = products.entries().next().value!;
+  products.delete(oldest);
   return table;
 }
 

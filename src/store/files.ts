@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { lstat, open, rename, rm, statfs } from 'node:fs/promises';
+import { lstat, open, rename, rm, statfs, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /** Whether something stands at `path`, a link that leads nowhere included. Any trouble in finding out counts as no. */
@@ -47,6 +47,18 @@ export async function writeFileDurably(
     throw error;
   }
   await fsyncDir(dirname(path));
+}
+
+/** What a killed run leaves of a file, and the next one writes over. */
+export const temporary = (path: string): string => `${path}.partial`;
+
+/**
+ * A new file under the temporary name of `path`. What stands there is a leftover, or was put there on a medium: a link,
+ * through which another file would be written (THREATS.md, T31).
+ */
+export async function createTemporary(path: string): Promise<FileHandle> {
+  await rm(temporary(path), { force: true });
+  return open(temporary(path), 'wx+', 0o644);
 }
 
 /** Bytes that an unprivileged writer can still put on the file system of `path`, and which one that is. */

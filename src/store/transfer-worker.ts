@@ -39,9 +39,9 @@ export interface TransferJob extends Partial<Destination> {
 /** Sums of files (combine.ts), over the bytes `from` to `to`. */
 export interface CombineJob {
   /** What lies behind the end of a file counts as zero. */
-  inputs: readonly { fd: number; offset: number; size: number }[];
+  inputs: readonly { fd: number; size: number }[];
   /** Each has `size` bytes; sums behind that are not written. */
-  outputs: readonly { fd: number; offset: number; size: number; coefficients: readonly number[] }[];
+  outputs: readonly { fd: number; size: number; coefficients: readonly number[] }[];
   from: number;
   to: number;
 }
@@ -220,35 +220,70 @@ function small(
   return hash('sha256', buffer.subarray(start, end), 'hex');
 }
 
-/** One input after the other is added to all outputs, a buffer at a time. */
-function combine({ inputs, outputs, from, to }: CombineJob, stop: Int32Array): string {
-  const sums = outputs.map(() => Buffer.allocUnsafeSlow(BUFFER_BYTES));
-  for (let at = from; at < to; at += BUFFER_BYTES) {
-    const length = Math.min(BUFFER_BYTES, to - at);
-    const whole = Math.ceil(length / 4) * 4;
-    for (const sum of sums) sum.fill(0);
-    for (const [i, { fd, offset, size }] of inputs.entries()) {
-      const here = Math.max(0, Math.min(length, size - at));
-      if (here === 0) continue;
-      fill({ fd, offset: offset + at, length: here }, 0, i, stop);
-      buffer.fill(0, here, whole);
-      for (const [j, { coefficients }] of outputs.entries())
-        addProduct(sums[j]!.subarray(0, whole), buffer.subarray(0, whole), coefficients[i]!);
-    }
-    for (const [j, { fd, offset, size }] of outputs.entries()) {
-      const here = Math.max(0, Math.min(length, size - at));
-      if (here > 0) new Sink([{ fd, offset: offset + at, length: here }]).write(sums[j]!.subarray(0, here));
+/**
+ * Bytes of sums that a thread holds, whatever their number. From each file as much is read as makes up a sum, before the
+ * next one has its turn: a disk with a head would otherwise move it for every quarter of a MiB.
+ */
+const SUMS_BYTES = 8 * 1024 * 1024;
+const MAX_SUM_BYTES = 4 * 1024 * 1024;
+
+function combine(job: CombineJob, stop: Int32Array): string {
+  const { outputs, from, to } = job;
+  const share = Math.min(MAX_SUM_BYTES, SUMS_BYTES / outputs.length);
+  const bytes = Math.max(1, Math.floor(share / BUFFER_BYTES)) * BUFFER_BYTES;
+  const sums = outputs.map(() => Buffer.allocUnsafeSlow(Math.min(bytes, roundUp(to - from))));
+  for (let at = from; at < to; at += bytes) {
+    const length = Math.min(bytes, to - at);
+    for (const sum of sums) sum.fill(0, 0, roundUp(length));
+    for (const input of job.inputs.keys()) addInput(job, input, at, length, sums, stop);
+    for (const [stretch, { fd, size }] of outputs.entries()) {
+      const here = Math.min(length, size - at);
+      if (here > 0) writeSum(sums[stretch]!.subarray(0, here), fd, at, stretch);
     }
   }
   return '';
+}
+
+/** Sums are made of four bytes at a time. */
+const roundUp = (bytes: number): number => Math.ceil(bytes / 4) * 4;
+
+/** Adds bytes of one input to all sums. */
+function addInput(
+  { inputs, outputs }: CombineJob,
+  input: number,
+  at: number,
+  length: number,
+  sums: readonly Buffer[],
+  stop: Int32Array,
+): void {
+  const { fd, size } = inputs[input]!;
+  const here = Math.min(length, size - at);
+  for (let done = 0; done < here; done += BUFFER_BYTES) {
+    const bytes = Math.min(BUFFER_BYTES, here - done);
+    fill({ fd, offset: at + done, length: bytes }, 0, input, stop);
+    const whole = roundUp(bytes);
+    buffer.fill(0, bytes, whole);
+    for (const [i, { coefficients }] of outputs.entries())
+      addProduct(sums[i]!.subarray(done, done + whole), buffer.subarray(0, whole), coefficients[input]!);
+  }
+}
+
+function writeSum(sum: Buffer, fd: number, at: number, stretch: number): void {
+  try {
+    for (let done = 0; done < sum.length;) done += writeSync(fd, sum, done, sum.length - done, at + done);
+  } catch (error) {
+    throw new Failure(error, { side: 'write', stretch, at });
+  }
 }
 
 function resultOf(job: TransferJob | CombineJob, stop: Int32Array): string | Trouble {
   try {
     return 'inputs' in job ? combine(job, stop) : run(job, stop);
   } catch (error) {
-    if (error instanceof Failure) return error.trouble;
-    throw error;
+    if (!(error instanceof Failure)) throw error;
+    // One sum that cannot be made makes all others useless.
+    if ('inputs' in job) Atomics.store(stop, 0, 1);
+    return error.trouble;
   }
 }
 

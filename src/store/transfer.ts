@@ -80,7 +80,7 @@ export async function transferAll(
 }
 
 /**
- * Writes sums of files; each job is carried out by one thread.
+ * Writes sums of files; each job is carried out by one thread. The first that fails stops the others.
  * @throws {TransferError}; the signal's reason, when all threads have come to rest
  */
 export async function combineAll(jobs: readonly CombineJob[], options: TransferOptions = {}): Promise<void> {
@@ -88,8 +88,10 @@ export async function combineAll(jobs: readonly CombineJob[], options: TransferO
     jobs.map((job) => [job]),
     options,
   );
-  const failed = results.find((result) => typeof result !== 'string');
-  if (failed !== undefined) throw new TransferError(failed);
+  const failed = results.filter((result) => typeof result !== 'string');
+  // The others were stopped by the first.
+  const cause = failed.find(({ code }) => code !== 'ECANCELED') ?? failed[0];
+  if (cause !== undefined) throw new TransferError(cause);
 }
 
 async function send(

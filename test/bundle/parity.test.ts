@@ -2,34 +2,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { coefficient, recipe } from '../../src/bundle/parity.ts';
-import { addProduct, invert, multiply } from '../../src/store/combine.ts';
-
-/** Multiplication without tables: shift, and reduce by the polynomial. */
-function slowly(a: number, b: number): number {
-  let product = 0;
-  for (let bit = 0; bit < 8; bit++) if ((b >> bit) & 1) product ^= a << bit;
-  for (let bit = 14; bit >= 8; bit--) if ((product >> bit) & 1) product ^= 0x11d << (bit - 8);
-  return product;
-}
-
-describe('the field', () => {
-  it('is that of 0x11d', () => {
-    for (let a = 0; a < 256; a++) for (let b = 0; b < 256; b++) expect(multiply(a, b)).toBe(slowly(a, b));
-    for (let a = 1; a < 256; a++) expect(slowly(a, invert(a))).toBe(1);
-    // Of Plank's tutorial and of every RAID-6: 2^8 = 0x1d.
-    expect(multiply(0x80, 2)).toBe(0x1d);
-  });
-
-  it('adds products to bytes of any length of whole fours', () => {
-    fc.assert(
-      fc.property(fc.uint8Array({ minLength: 64, maxLength: 64 }), fc.nat(255), (bytes, c) => {
-        const sum = Uint8Array.from({ length: 64 }, (_, i) => i * 7);
-        addProduct(sum, bytes, c);
-        expect([...sum]).toEqual([...bytes].map((byte, i) => ((i * 7) & 255) ^ slowly(c, byte)));
-      }),
-    );
-  });
-});
+import { slowly } from '../support/field.ts';
 
 describe('parity', () => {
   it('has XOR in its first row, and no coefficient of zero', () => {
@@ -38,6 +11,23 @@ describe('parity', () => {
         expect(coefficient(0, volume, volumes)).toBe(1);
         for (let row = 1; row < 20; row++) expect(coefficient(row, volume, volumes)).not.toBe(0);
       }
+  });
+
+  // Computed in Python, from the words of FORMAT.md §12.2.
+  it('has the coefficients that another program has', () => {
+    const matrix = (rows: number, columns: readonly number[], volumes: number): number[][] =>
+      Array.from({ length: rows }, (_, row) => columns.map((v) => coefficient(row, v, volumes)));
+    expect(matrix(3, [0, 1, 2, 3, 4], 5)).toEqual([
+      [1, 1, 1, 1, 1],
+      [143, 210, 200, 245, 142],
+      [104, 245, 82, 143, 244],
+    ]);
+    expect(matrix(4, [0, 1, 100, 250], 251)).toEqual([
+      [1, 1, 1, 1],
+      [97, 198, 48, 122],
+      [57, 30, 243, 186],
+      [154, 47, 114, 71],
+    ]);
   });
 
   const shards = fc

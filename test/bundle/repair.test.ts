@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 import {
-  chmodSync,
   closeSync,
   existsSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
-  renameSync,
   rmSync,
   statSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
+import { open, type FileHandle } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { openBundle } from '../../src/bundle/open.ts';
 import { repairVolumes } from '../../src/bundle/repair.ts';
 import { attachSignature } from '../../src/bundle/slots-file.ts';
 import { splitBundle } from '../../src/bundle/split.ts';
+import type { Emit } from '../../src/events.ts';
+import { digestOf } from '../../src/store/digest.ts';
 import { keySigner } from '../../src/trust/sign.ts';
 import { flipBit } from '../support/flips.ts';
 import { person, policyOf, sampleBundle } from '../support/sample.ts';
@@ -63,20 +64,25 @@ const sumsHold = async (): Promise<void> =>
     await run('sha256sum', ['--strict', '--quiet', '--check', 'demo.sealift.tar.volumes'], { cwd: dir }),
   ).toMatchObject({ code: 0 });
 
-it('parity volumes are listed, and the first one is the XOR of all', async () => {
+it('parity volumes are listed, no longer than a volume, and the first one is the XOR of all', async () => {
   await sumsHold();
   const xor = Buffer.alloc(SIZE);
   for (const suffix of ALL.slice(0, 5))
     for (const [i, byte] of readFileSync(path(suffix)).entries()) xor[i]! ^= byte;
-  expect(readFileSync(path('p01')).subarray(4096).equals(xor)).toBe(true);
-  expect(JSON.parse(readFileSync(path('p02')).subarray(0, 4096).toString())).toEqual({
-    schema: 'sealift/parity/v1',
-    volumes: 5,
-    parity: PARITY,
-    index: 2,
-    volumeBytes: SIZE,
-    totalBytes: statSync(whole).size,
-  });
+  expect(readFileSync(path('p01')).equals(xor)).toBe(true);
+  // A file system that just takes a volume (FAT32 and 4 GiB - 1) must take parity, too.
+  for (const suffix of ['p02', 'p03']) expect(statSync(path(suffix)).size).toBe(SIZE);
+});
+
+it('a set of one volume has parity as long as it', async () => {
+  const one = join(dir, 'one.tar');
+  await splitBundle(whole, { out: one, volumeBytes: 2 ** 40, parity: 2 });
+  for (const suffix of ['p01', 'p02'])
+    expect(readFileSync(`${one}.${suffix}`).equals(readFileSync(whole))).toBe(suffix === 'p01');
+  rmSync(`${one}.001`);
+  rmSync(`${one}.p01`);
+  expect((await repairVolumes(one, {}, undefined)).rebuilt).toEqual(['one.tar.001', 'one.tar.p01']);
+  expect(readFileSync(`${one}.001`).equals(readFileSync(whole))).toBe(true);
 });
 
 describe('repair', () => {
@@ -108,25 +114,36 @@ describe('repair', () => {
     expect(contents().every((bytes, i) => bytes.equals(before[i]!))).toBe(true);
   });
 
-  it('leaves media as they are when it writes elsewhere', async () => {
+  it('leaves media as they are when it writes elsewhere, and what it wrote comes before them', async () => {
     const before = readFileSync(path('004'));
     flip('004');
-    const damaged = readFileSync(path('004'));
+    rmSync(path('001'));
     const other = join(dir, 'other');
     mkdirSync(other);
-    chmodSync(dir, 0o555);
-    expect(await repaired(other)).toEqual(['004']);
-    chmodSync(dir, 0o755);
-    expect(readFileSync(path('004')).equals(damaged)).toBe(true);
+    const seen = snapshot();
+    expect(await repaired(other)).toEqual(['001', '004']);
+    expect(snapshot()).toEqual(seen);
     expect(readFileSync(join(other, 'demo.sealift.tar.004')).equals(before)).toBe(true);
-    rmSync(path('004'));
-    const bundle = await openBundle(path('001'), {
+    const bundle = await openBundle(join(other, 'demo.sealift.tar.001'), {
       policy: policyOf([alice]),
       now: new Date(),
-      media: { folders: [other] },
+      media: { folders: [dir] },
     });
     await bundle.verifyContent();
     await bundle.close();
+  });
+
+  it('keeps every damaged volume, also one of an earlier repair', async () => {
+    for (let n = 0; n < 3; n++) {
+      writeFileSync(path('002'), `damaged ${n}`);
+      await repaired();
+    }
+    const kept = ['002.damaged', '002.damaged.2', '002.damaged.3'];
+    expect(kept.map((suffix) => readFileSync(path(suffix), 'utf8'))).toEqual([
+      'damaged 0',
+      'damaged 1',
+      'damaged 2',
+    ]);
   });
 
   it('says how many to carry again, and which, when more are lost', async () => {
@@ -161,39 +178,83 @@ describe('repair', () => {
     expect(readdirSync(dir).toSorted()).toEqual(before);
   });
 
-  it('refuses parity of something else', async () => {
-    const header = readFileSync(path('p01'));
-    for (const change of [
-      { volumes: 4 },
-      { volumeBytes: SIZE * 2 },
-      { totalBytes: 2 ** 50 },
-      { parity: 2 },
-      { more: 1 },
+  it('refuses a list whose sizes and names do not fit each other', async () => {
+    const text = readFileSync(path('volumes'), 'utf8');
+    const [, ...lines] = text.split('\n');
+    rmSync(path('002'));
+    for (const other of [
+      lines.join('\n'),
+      text.replace(`of ${SIZE} bytes`, `of ${SIZE * 2} bytes`),
+      text.replace(`of ${SIZE} bytes`, 'of 1 bytes'),
+      text.replace(`of ${SIZE} bytes`, 'of 0 bytes'),
+      text.replace(/, \d+ bytes in all/, `, ${2 ** 50} bytes in all`),
+      text.replace('.p02', '.p04'),
+      text.replace('.003', '.006'),
+      `${text}${'0'.repeat(64)}  demo.sealift.tar.p33\n`,
     ]) {
-      const json = { ...(JSON.parse(header.subarray(0, 4096).toString()) as object), ...change };
-      Buffer.from(JSON.stringify(json).padStart(4096)).copy(header);
-      for (const suffix of ['p02', 'p03']) renameSync(path(suffix), join(dir, 'x'));
-      writeFileSync(path('p01'), header);
-      await relist();
-      rmSync(path('003'), { force: true });
+      writeFileSync(path('volumes'), other);
+      const before = readdirSync(dir);
       await expect(repaired()).rejects.toMatchObject({ code: 'REPAIR_FAILED' });
-      await splitAgain();
+      expect(readdirSync(dir)).toEqual(before);
     }
+    writeFileSync(path('volumes'), text);
+    expect(await repaired()).toEqual(['002']);
   });
 
-  /** A list that fits what is there, as somebody who owns the media would write it. */
-  async function relist(): Promise<void> {
-    const { stdout } = await run('sh', ['-c', 'sha256sum demo.sealift.tar.0?? demo.sealift.tar.p??'], {
-      cwd: dir,
+  it('refuses volumes that are not as long as the list says, whatever their digests', async () => {
+    truncateSync(path('001'), 1000);
+    const digest = digestOf(readFileSync(path('001'))).slice(7);
+    const text = readFileSync(path('volumes'), 'utf8');
+    writeFileSync(path('volumes'), text.replace(/^[0-9a-f]{64}(?= {2}\S+\.001$)/m, digest));
+    rmSync(path('002'));
+    await expect(repaired()).rejects.toMatchObject({
+      code: 'REPAIR_FAILED',
+      message: expect.stringContaining(`does not have the ${SIZE} bytes`) as unknown,
     });
-    writeFileSync(path('volumes'), readFileSync(path('volumes'), 'utf8').split('\n')[0] + '\n' + stdout);
-  }
+  });
 
-  async function splitAgain(): Promise<void> {
-    for (const name of readdirSync(dir)) rmSync(join(dir, name));
-    await splitBundle(whole, { out: base, volumeBytes: SIZE, parity: PARITY });
-  }
+  it('does nothing without parity but name what to carry again', async () => {
+    const plain = join(dir, 'plain.tar');
+    await splitBundle(whole, { out: plain, volumeBytes: SIZE });
+    rmSync(`${plain}.001`);
+    await expect(repairVolumes(plain, {}, undefined)).rejects.toMatchObject({
+      code: 'REPAIR_FAILED',
+      message: '1 volume is damaged or missing, and no parity volume is good',
+      hint: 'carry again plain.tar.001',
+    });
+  });
+
+  it('when it is stopped, leaves nothing and goes on later', async () => {
+    rmSync(path('003'));
+    const before = readdirSync(dir);
+    const stop = new AbortController();
+    const emit: Emit = (event) => {
+      if (event.type === 'stage' && event.name === 'parity') stop.abort();
+    };
+    await expect(
+      repairVolumes(path('001'), {}, undefined, { emit, signal: stop.signal }),
+    ).rejects.toMatchObject({ code: 'INTERRUPTED' });
+    expect(readdirSync(dir)).toEqual(before);
+    expect(await repaired()).toEqual(['003']);
+  });
+
+  it('can be split again, from volumes', async () => {
+    const other = join(dir, 'again.tar');
+    await splitBundle(path('001'), { out: other, volumeBytes: SIZE * 2, parity: 1 });
+    const joined = Buffer.concat(['001', '002', '003'].map((n) => readFileSync(`${other}.${n}`)));
+    expect(joined.equals(readFileSync(whole))).toBe(true);
+  });
 });
+
+/** Everything that stands in the folder: names, content, times. */
+function snapshot(): object {
+  return readdirSync(dir, { withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map(({ name }) => {
+      const { mtimeNs, ino } = statSync(join(dir, name), { bigint: true });
+      return { name, mtimeNs, ino, digest: digestOf(readFileSync(join(dir, name))) };
+    });
+}
 
 describe('signing in place', () => {
   it('changes parity by the difference, so that the signature comes back too', async () => {
@@ -217,5 +278,46 @@ describe('signing in place', () => {
       message: expect.stringContaining(`${basename(base)}.p02 is not beside`) as unknown,
     });
     expect(readFileSync(path('001')).equals(before)).toBe(true);
+  });
+
+  it('refuses to list damage as if it were right', async () => {
+    const json = await keySigner(bob.key).sign(sample.plan.sums);
+    for (const suffix of ['001', 'p02']) {
+      const good = readFileSync(path(suffix));
+      flip(suffix);
+      const seen = snapshot();
+      await expect(attachSignature(path('001'), json)).rejects.toMatchObject({
+        code: 'CONTENT_MISMATCH',
+        message: expect.stringContaining(`.${suffix}`) as unknown,
+      });
+      expect(snapshot()).toEqual(seen);
+      writeFileSync(path(suffix), good);
+    }
+    expect(await attachSignature(path('001'), json)).toBe(1);
+  });
+
+  it('killed at any moment, leaves what repair can mend', async () => {
+    const old = new Map(['001', 'volumes', ...ALL.slice(5)].map((n) => [n, readFileSync(path(n))]));
+    // The order in which beside.ts writes: a kill leaves a beginning of it done.
+    const order = ['001', 'volumes', 'p01', 'p02', 'p03'];
+    const states: string[][] = [];
+    const handle = await open(path('001'));
+    await handle.close();
+    const sync = vi.spyOn(Object.getPrototypeOf(handle) as FileHandle, 'sync').mockImplementation(() => {
+      states.push(order.filter((name) => !readFileSync(path(name)).equals(old.get(name)!)));
+      return Promise.resolve();
+    });
+    await attachSignature(path('001'), await keySigner(bob.key).sign(sample.plan.sums));
+    sync.mockRestore();
+    expect(states.at(-1)).toEqual(order);
+    for (const state of states) expect(state).toEqual(order.slice(0, state.length));
+    const signed = readFileSync(path('001'));
+    const now = new Map([...old.keys()].map((n) => [n, readFileSync(path(n))]));
+    for (let done = 1; done <= order.length; done++) {
+      for (const [i, name] of order.entries()) writeFileSync(path(name), (i < done ? now : old).get(name)!);
+      await repaired();
+      await sumsHold();
+      expect(readFileSync(path('001')).equals(done === 1 ? old.get('001')! : signed)).toBe(true);
+    }
   });
 });

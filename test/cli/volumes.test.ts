@@ -36,6 +36,14 @@ it('a bundle in volumes is found by its name, by any volume, and in a folder', a
   mkdirSync(second);
   writeFileSync(join(second, 'b.sealift.tar.002'), '');
   expect(await findBundle(second)).toBe(join(second, 'b.sealift.tar.001'));
+  for (const name of ['p01', 'volumes']) {
+    // What is left when every volume is lost, or lies on other media.
+    const left = join(dir, name);
+    mkdirSync(left);
+    writeFileSync(join(left, `b.sealift.tar.${name}`), '');
+    for (const path of [left, join(left, `b.sealift.tar.${name}`)])
+      expect(await findBundle(path)).toBe(join(left, 'b.sealift.tar.001'));
+  }
   await expect(findBundle(join(dir, 'c.sealift.tar'))).rejects.toMatchObject({ code: 'FILE_MISSING' });
   writeFileSync(join(dir, 'other.sealift.tar'), '');
   await expect(findBundle(dir)).rejects.toMatchObject({ code: 'USAGE' });

@@ -9,6 +9,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -19,6 +20,7 @@ import { flipBit } from '../support/flips.ts';
 import {
   engineFlags,
   makeKeys,
+  PROGRAM,
   provisionHome,
   sealift,
   startStaging,
@@ -141,4 +143,20 @@ it('with parity, two damaged volumes are named and rebuilt, and the bundle verif
   const repaired = await ok(sealift(['repair', folder, '--json'], { side: 'inside' }));
   expect(JSON.parse(repaired.stdout)).toMatchObject({ rebuilt: [`${NAME}.001`, `${NAME}.004`] });
   await ok(verify(folder));
+});
+
+it('with parity, the first volume and a parity volume come back from media that cannot be written', async () => {
+  const [disc, disk] = ['disc', 'disk'].map((name) => join(work, name)) as [string, string];
+  for (const folder of [disc, disk]) mkdirSync(folder);
+  await build('-o', join(disc, NAME), '--volume-size', '10MiB', '--parity', '2');
+  const first = readFileSync(join(disc, `${NAME}.001`));
+  for (const n of ['001', 'p01']) rmSync(join(disc, `${NAME}.${n}`));
+  const before = readdirSync(disc);
+  const script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"';
+  const argv = [process.execPath, PROGRAM.inside, 'repair', disc, '--output', disk];
+  await ok(run('unshare', ['-m', '--propagation', 'private', 'sh', '-c', script, 'sh', disc, ...argv]));
+  expect(readdirSync(disc)).toEqual(before);
+  expect(readdirSync(disk).toSorted()).toEqual([`${NAME}.001`, `${NAME}.p01`]);
+  expect(readFileSync(join(disk, `${NAME}.001`)).equals(first)).toBe(true);
+  await ok(verify(disk, '--volumes', disc));
 });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { basename, join } from 'node:path';
 import { splitBundle } from '../../bundle/split.ts';
-import { listName, volumeName } from '../../bundle/volumes.ts';
+import { baseOf, listName, volumeName } from '../../bundle/volumes.ts';
 import { SealiftError } from '../../errors.ts';
 import { command, type Result } from '../command.ts';
 import type { Io } from '../context.ts';
@@ -21,6 +21,8 @@ export const split = command<SplitOptions>({
   summary: 'Cut a bundle into volumes that fit the media',
   about: [
     'Writes NAME.001, NAME.002 and so on, the same bytes cut at a size, and NAME.volumes, a list that `sha256sum -c` reads. The bundle is only read; signatures stay as they are, and `sealift sign NAME.001` can add more. `verify` and `install` read volumes where they are: nobody joins them.',
+    'With --parity N there are N more files, NAME.p01 and on, each as large as a volume. Any N of all files may then be lost or damaged: `sealift repair` makes them again from the others, also in the enclave.',
+    'Volumes can be split again, to another size, into another folder.',
   ],
   positional: { name: 'BUNDLE', about: 'the bundle, or the folder that holds it', required: true },
   options: [
@@ -46,7 +48,8 @@ export const split = command<SplitOptions>({
 
 async function runSplit({ bundle, volumeBytes, parity, output }: SplitOptions, io: Io): Promise<Result> {
   const path = await findBundle(bundle);
-  const out = output === undefined ? path : join(output, basename(path));
+  const whole = baseOf(path) ?? path;
+  const out = output === undefined ? whole : join(output, basename(whole));
   const { emit, signal } = io;
   const volumes = await splitBundle(path, { out, volumeBytes, parity, emit, signal });
   return {
