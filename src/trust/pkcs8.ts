@@ -39,10 +39,11 @@ export function encryptPkcs8(pkcs8: Uint8Array, passphrase: string): string {
 const sequence = (...parts: Buffer[]): Buffer => element(0x30, Buffer.concat(parts));
 const octets = (bytes: Buffer): Buffer => element(0x04, bytes);
 
-/** INTEGER, big-endian. The top bit is the sign: only for values whose first byte is below 0x80, as ours is. */
+/** INTEGER, big-endian, in three bytes: for values from 2^15 to 2^23 - 1 (the top bit is the sign), as ours is. */
 function integer(value: number): Buffer {
-  const hex = value.toString(16);
-  return element(0x02, Buffer.from(hex.length % 2 === 0 ? hex : `0${hex}`, 'hex'));
+  const bytes = Buffer.alloc(3);
+  bytes.writeUIntBE(value, 0, 3);
+  return element(0x02, bytes);
 }
 
 /** Tag, length (short form below 128, else the long form), content. */
@@ -53,16 +54,16 @@ function element(tag: number, content: Buffer): Buffer {
 }
 
 function pem(label: string, der: Buffer): string {
-  const lines = der.toString('base64').match(/.{1,64}/g) ?? [];
-  return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;
+  const lines = der.toString('base64').replace(/.{64}(?=.)/g, '$&\n');
+  return `-----BEGIN ${label}-----\n${lines}\n-----END ${label}-----\n`;
 }
 
 /** True when `der` is one SEQUENCE that ends where the bytes end: the file is whole, whatever is inside. */
 export function isWholeSequence(der: Uint8Array): boolean {
   const [tag, first = 0] = der;
   if (tag !== 0x30) return false;
-  const extra = first < 0x80 ? 0 : first & 0x7f;
-  if (extra > 4) return false;
+  if (first < 0x80) return der.length === 2 + first;
+  const extra = first & 0x7f;
   const length = der.subarray(2, 2 + extra).reduce((sum, byte) => sum * 256 + byte, 0);
-  return der.length === 2 + extra + (extra === 0 ? first : length);
+  return der.length === 2 + extra + length;
 }

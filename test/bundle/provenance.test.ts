@@ -12,6 +12,10 @@ const good = {
   predicateType: 'https://slsa.dev/provenance/v1',
   predicate: {},
 };
+const built = (buildType: string, id: string): object => ({
+  buildDefinition: { buildType },
+  runDetails: { builder: { id } },
+});
 const check = (value: unknown): unknown => checkProvenance(Buffer.from(JSON.stringify(value)), inventory);
 
 it('speaks of this inventory', () => {
@@ -50,6 +54,25 @@ it.each<[string, unknown, RegExp]>([
   expect(() => check(value)).toThrow(
     expect.objectContaining({ code: 'BUNDLE_MALFORMED', message: expect.stringMatching(why) }),
   );
+});
+
+it.each<[string, unknown, boolean]>([
+  ['a build of some type by somebody', built('t', 'b'), true],
+  ['nothing', {}, false],
+  ['a build of no type', built('', 'b'), false],
+  ['a build by nobody', built('t', ''), false],
+  ['no builder', { ...built('t', 'b'), runDetails: {} }, false],
+  ['no details', { buildDefinition: { buildType: 't' } }, false],
+  ['no definition', { runDetails: { builder: { id: 'b' } } }, false],
+])('that says %s: whether that describes a build', (_, predicate, expected) => {
+  expect(check({ ...good, predicate })).toMatchObject({ describesBuild: expected });
+});
+
+it('is known by its digest, and may say nothing of the build at all', () => {
+  const { predicate: _, ...bare } = good;
+  const bytes = Buffer.from(JSON.stringify(bare));
+  const digest = `sha256:${sha256(bytes).toString('hex')}`;
+  expect(checkProvenance(bytes, inventory)).toEqual({ digest, describesBuild: false });
 });
 
 it('that is not JSON is refused', () => {

@@ -241,6 +241,19 @@ describe('identities in a trust policy', () => {
     expect([error.message, ...error.details.flat()].join('\n')).toContain(words);
   });
 
+  it('that differ in the issuer alone are two signers', () => {
+    const other = CI.replace('name: ci', 'name: ci2').replace('issuer.example', 'other.example');
+    expect(policyWith(CI + other, ROOT).signers.map(({ name }) => name)).toEqual(['alice', 'ci', 'ci2']);
+  });
+
+  it('that are refused are refused where they stand', () => {
+    const lines = policyText([alice]).split('\n').length;
+    const { message } = refusalOf(() => policyWith(CI));
+    expect(message).toMatch(
+      new RegExp(`^trust\\.yaml:${lines + 1}:\\d+: signers\\.1\\.identity: certificates need`),
+    );
+  });
+
   it('a channel and names have the form of names', () => {
     expect(policyWith('', 'channel: stable\nnames: [a, b]\n')).toMatchObject({
       channel: 'stable',

@@ -27,6 +27,7 @@ describe('encryptPkcs8', () => {
     expect(Number.parseInt(rounds, 16)).toBe(600_000);
     for (const name of ['PBES2', 'PBKDF2', 'hmacWithSHA256', 'aes-256-cbc'])
       expect(dump).toContain(`:${name}`);
+    expect(dump).toMatch(/:hmacWithSHA256\n.* NULL /); // the parameters that RFC 8018 asks for, not only allows
   });
 
   it('never repeats salt or IV', () => {
@@ -40,12 +41,64 @@ describe('encryptPkcs8', () => {
   });
 });
 
+/** Contents of the elements, through all sequences; each length must be in the shortest form (X.690 §10.1). */
+function elements(bytes: Buffer): { tag: number; size: number }[] {
+  if (bytes.length === 0) return [];
+  const [tag, first] = [bytes[0]!, bytes[1]!];
+  const extra = first < 0x80 ? 0 : first - 0x80;
+  const size = extra === 0 ? first : bytes.readUIntBE(2, extra);
+  expect(extra).toBe(size < 0x80 ? 0 : size < 0x100 ? 1 : 2);
+  const content = bytes.subarray(2 + extra, 2 + extra + size);
+  expect(content.length).toBe(size);
+  return [
+    { tag, size },
+    ...(tag === 0x30 ? elements(content) : []),
+    ...elements(bytes.subarray(2 + extra + size)),
+  ];
+}
+
+describe('the file', () => {
+  // A block of the cipher more: contents of 16, 128, 240, 256 and 1,008 bytes.
+  it.each([
+    [1, 16],
+    [112, 128],
+    [224, 240],
+    [240, 256],
+    [1000, 1008],
+  ])('with a key of %i bytes is DER', (size, encrypted) => {
+    const found = elements(derOf(encryptPkcs8(Buffer.alloc(size), 'x')));
+    expect(found.at(-1)).toEqual({ tag: 0x04, size: encrypted });
+    expect(found.map(({ tag }) => tag)).toContain(0x05);
+  });
+
+  it.each([1, 112, 1000])('with a key of %i bytes is PEM in lines of 64 characters', (size) => {
+    const lines = encryptPkcs8(Buffer.alloc(size), 'x').split('\n');
+    expect(lines.at(0)).toBe('-----BEGIN ENCRYPTED PRIVATE KEY-----');
+    expect(lines.slice(-2)).toEqual(['-----END ENCRYPTED PRIVATE KEY-----', '']);
+    const body = lines.slice(1, -2);
+    for (const line of body.slice(0, -1)) expect(line).toMatch(/^[\w+/]{64}$/);
+    expect(body.at(-1)).toMatch(/^[\w+/=]{1,64}$/);
+  });
+});
+
 describe('isWholeSequence', () => {
   it('knows a whole file from a part of it', () => {
-    const whole = derOf(pem);
-    expect(isWholeSequence(whole)).toBe(true);
-    for (let n = 0; n < whole.length; n++) expect(isWholeSequence(whole.subarray(0, n))).toBe(false);
-    expect(isWholeSequence(Buffer.concat([whole, Buffer.of(0)]))).toBe(false);
+    for (const whole of [derOf(pem), derOf(encryptPkcs8(Buffer.alloc(1000), 'x'))]) {
+      expect(isWholeSequence(whole)).toBe(true);
+      for (let n = 0; n < whole.length; n++) expect(isWholeSequence(whole.subarray(0, n))).toBe(false);
+      expect(isWholeSequence(Buffer.concat([whole, Buffer.of(0)]))).toBe(false);
+    }
+  });
+
+  it('knows both forms of a length', () => {
+    const short = Buffer.concat([Buffer.of(0x30, 127), Buffer.alloc(127)]);
+    const long = Buffer.concat([Buffer.of(0x30, 0x81, 128), Buffer.alloc(128)]);
+    for (const whole of [Buffer.of(0x30, 1, 0), short, long]) {
+      expect(isWholeSequence(whole)).toBe(true);
+      expect(isWholeSequence(whole.subarray(0, -1))).toBe(false);
+    }
+    // 0x80 says that the end is marked, which DER does not have.
+    expect(isWholeSequence(Buffer.concat([Buffer.of(0x30, 0x80), Buffer.alloc(128)]))).toBe(false);
   });
 
   it('refuses other tags and absurd lengths', () => {

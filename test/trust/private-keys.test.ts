@@ -70,6 +70,17 @@ describe('loadPrivateKey', () => {
       }
     }
     expect(refusalOf(() => load(encrypted)).message).toMatch(/release\.key is encrypted/);
+    const wrong = refusalOf(() => load(encrypted, 'wrong'));
+    expect([wrong.hint, wrong.cause]).toEqual([expect.stringContaining('passphrase'), expect.any(Error)]);
+  });
+
+  it('asks for a passphrase when any block of a file needs one, and not because a comment says so', () => {
+    const parameters = openssl(['ecparam', '-name', 'prime256v1']).toString();
+    expect(isEncryptedKey(parameters + encrypted)).toBe(true);
+    expect(sameAs(load(parameters + encrypted, 'right'))).toBe(true);
+    const remark = `was: Proc-Type: 4,ENCRYPTED\n${plain}`;
+    expect(isEncryptedKey(remark)).toBe(false);
+    expect(sameAs(load(remark))).toBe(true);
   });
 
   it('says so too when the wrong passphrase happens to leave valid padding (1 in 256)', () => {
@@ -92,6 +103,19 @@ describe('loadPrivateKey', () => {
     for (const pem of [cut, junk, encrypted.slice(0, 100), plain.slice(0, 90), '', 'not a key', alice.pem]) {
       expect(codeOf(() => load(pem, 'right'))).toBe('KEY_INVALID');
     }
+    const spoilt = sec1.replace(/\nM.../, '\nMMMM');
+    const error = refusalOf(() => load(spoilt)); // whole to look at, but no passphrase could have opened it
+    expect([error.code, error.cause]).toEqual(['KEY_INVALID', expect.any(Error)]);
+  });
+
+  it.each([
+    ['', 'no PEM block'],
+    ['not a key', 'no PEM block'],
+    [alice.pem, 'no private key'],
+  ])('says what a file holds instead of a private key: %j', (pem, what) => {
+    expect(refusalOf(() => load(pem)).message).toBe(
+      `release.key holds ${what}; expected a private key in PKCS#8 PEM`,
+    );
   });
 
   it('refuses every other kind of key, and says what it found', () => {

@@ -8,7 +8,7 @@ import { fingerprint, keyHint } from '../../src/trust/keys.ts';
 import { keySigner, rawSigner, type Signer } from '../../src/trust/sign.ts';
 import { encodeSlot } from '../../src/trust/slots.ts';
 import { tempDir } from '../support/workspace.ts';
-import { codeOf, person, signedBy, SUMS } from './helpers.ts';
+import { person, refusalOf, signedBy, SUMS } from './helpers.ts';
 
 const alice = person('alice');
 const bob = person('bob');
@@ -59,7 +59,11 @@ describe('a signer', () => {
     ['text', Buffer.from('PKCS11 error: token not present')],
   ];
   it.each(dishonest)('emits nothing when the signer returns %s', async (_, signature) => {
-    await expect(returning(signature).sign(SUMS)).rejects.toMatchObject({ code: 'BAD_SIGNATURE' });
+    await expect(returning(signature).sign(SUMS)).rejects.toMatchObject({
+      code: 'BAD_SIGNATURE',
+      details: [['public key', fingerprint(alice.publicKey)]],
+      hint: expect.stringContaining('private key') as unknown,
+    });
   });
 
   it('is named by the fingerprint of its key', () => {
@@ -74,8 +78,13 @@ describe('a signer', () => {
 
   it('signs with ECDSA P-256 only', () => {
     const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-384' });
-    expect(codeOf(() => keySigner(privateKey))).toBe('KEY_INVALID');
+    const mine = refusalOf(() => keySigner(privateKey));
+    expect([mine.code, mine.message]).toEqual([
+      'KEY_INVALID',
+      expect.stringMatching(/^the signing key holds/),
+    ]);
     const device = async (bytes: Uint8Array): Promise<Uint8Array> => sign('sha256', bytes, privateKey);
-    expect(codeOf(() => rawSigner(publicKey, device))).toBe('KEY_INVALID');
+    const other = refusalOf(() => rawSigner(publicKey, device));
+    expect([other.code, other.message]).toEqual(['KEY_INVALID', expect.stringMatching(/^the signer holds/)]);
   });
 });

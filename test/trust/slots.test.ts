@@ -2,7 +2,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { decodeSlot, encodeSlot, SLOT_BYTES } from '../../src/trust/slots.ts';
-import { codeOf, rawSlot } from './helpers.ts';
+import { codeOf, rawSlot, refusalOf } from './helpers.ts';
 
 const filler = (n: number): string => `{"a":"${'é'.repeat(n)}"}`;
 const kindOf = (slot: Uint8Array): string => decodeSlot(slot).kind;
@@ -39,6 +39,15 @@ describe('slots (FORMAT.md §3.1)', () => {
     for (const text of ['', '[]', '"x"', '1', '{', '{"a":1} {"b":2}', 'MEUCIQ==']) {
       expect(codeOf(() => encodeSlot(text))).toBe('BAD_SIGNATURE');
     }
+  });
+
+  it.each([
+    ['', 'as a Sigstore bundle is'],
+    [' \n', 'as a Sigstore bundle is'],
+    ['[]', 'as a Sigstore bundle is: the slot holds something that is neither a JSON object nor padding'],
+    ['{,}', 'as a Sigstore bundle is: the slot is not valid JSON'],
+  ])('say why they do not take %j', (text, why) => {
+    expect(refusalOf(() => encodeSlot(text)).message).toBe(`the signature is not a JSON object, ${why}`);
   });
 
   it('are malformed when anything but spaces stands around the JSON', () => {
