@@ -150,7 +150,7 @@ export function certificateOf({ verificationMaterial }: Bundle): X509Certificate
   if (content.$case === 'publicKey') throw new Error('it does not come with a certificate');
   const leaf =
     content.$case === 'certificate' ? content.certificate : content.x509CertificateChain.certificates[0];
-  return new X509Certificate(leaf!.rawBytes); // no Bundle has an empty chain
+  return new X509Certificate(leaf?.rawBytes ?? Buffer.alloc(0));
 }
 
 /**

@@ -61,9 +61,9 @@ function pem(label: string, der: Buffer): string {
 /** True when `der` is one SEQUENCE that ends where the bytes end: the file is whole, whatever is inside. */
 export function isWholeSequence(der: Uint8Array): boolean {
   const [tag, first = 0] = der;
-  if (tag !== 0x30) return false;
-  if (first < 0x80) return der.length === 2 + first;
-  const extra = first & 0x7f;
+  // 0x80 would be BER's "until an end mark", and no file of ours has more than four bytes of length.
+  if (tag !== 0x30 || first === 0x80 || first > 0x84) return false;
+  const extra = first < 0x80 ? 0 : first & 0x7f;
   const length = der.subarray(2, 2 + extra).reduce((sum, byte) => sum * 256 + byte, 0);
-  return der.length === 2 + extra + length;
+  return der.length === 2 + extra + (extra === 0 ? first : length);
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+import { createHash, generateKeyPairSync } from 'node:crypto';
 import { afterAll, describe, expect, it } from 'vitest';
 import { fitsItsCertificate, readClaim } from '../../src/trust/claim.ts';
 import { fingerprint } from '../../src/trust/keys.ts';
-import { digestOf } from '../../src/store/digest.ts';
 import { signedAs } from '../support/certified.ts';
 import { startSigstore } from '../support/sigstore.ts';
 import { person, signedBy, SUMS } from './helpers.ts';
@@ -11,43 +11,44 @@ const sigstore = await startSigstore();
 afterAll(() => sigstore.close());
 
 const alice = person('alice');
-const IDENTITY = { subject: 'https://ci.example/x', issuer: 'https://issuer.example' };
-const byKey = JSON.parse(await signedBy(alice)) as { verificationMaterial: object };
-const certified = JSON.parse(await signedAs(sigstore, SUMS, IDENTITY)) as { messageSignature: object };
-const withHint = (hint: string): unknown => ({ ...byKey, verificationMaterial: { publicKey: { hint } } });
+const claim = { subject: 'https://ci.example/x', issuer: 'https://issuer.example' };
+const digest = `sha256:${createHash('sha256').update(SUMS).digest('hex')}`;
+const byKey = JSON.parse(await signedBy(alice)) as { verificationMaterial: { publicKey: { hint: string } } };
+const byIdentity = JSON.parse(await signedAs(sigstore, SUMS, claim)) as {
+  messageSignature: { signature: string };
+};
 
-describe('what a signature says of itself', () => {
-  it('is a key by its fingerprint, and what it is over', () => {
-    expect(readClaim(byKey)).toEqual({ by: fingerprint(alice.publicKey), digest: digestOf(SUMS) });
+describe('readClaim', () => {
+  it('names a key by its fingerprint', () => {
+    expect(readClaim(byKey)).toEqual({ by: fingerprint(alice.publicKey), digest });
   });
 
-  it('is a hint as it stands, when that is no fingerprint', () => {
-    expect(readClaim(withHint('release-2026'))).toEqual({ by: 'release-2026', digest: digestOf(SUMS) });
+  it('shows a hint that is no fingerprint as it is', () => {
+    const odd = structuredClone(byKey);
+    odd.verificationMaterial.publicKey.hint = 'my key';
+    expect(readClaim(odd)).toEqual({ by: 'my key', digest });
   });
 
-  it('is an identity by the word of its issuer', () => {
-    expect(readClaim(certified)).toEqual({
-      by: 'https://ci.example/x (https://issuer.example)',
-      identity: IDENTITY,
-      digest: digestOf(SUMS),
-    });
+  it('names the holder of a certificate, and who vouches for the name', () => {
+    const by = 'https://ci.example/x (https://issuer.example)';
+    expect(readClaim(byIdentity)).toEqual({ by, identity: claim, digest });
   });
 });
 
-describe('the certificate of a signature', () => {
-  const other = Buffer.from('other');
-
-  it('fits what its key has signed, and nothing else', async () => {
-    const another = JSON.parse(await signedAs(sigstore, SUMS, IDENTITY)) as { messageSignature: object };
-    expect(fitsItsCertificate(certified, SUMS)).toBe(true);
-    expect(fitsItsCertificate(certified, other)).toBe(false);
-    expect(fitsItsCertificate({ ...certified, messageSignature: another.messageSignature }, SUMS)).toBe(
-      false,
-    );
+describe('fitsItsCertificate', () => {
+  it('asks the key of the certificate', async () => {
+    expect(fitsItsCertificate(byIdentity, SUMS)).toBe(true);
+    expect(fitsItsCertificate(byIdentity, Buffer.from('other'))).toBe(false);
+    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    const other = JSON.parse(
+      await signedAs(sigstore, SUMS, { ...claim, key: privateKey }),
+    ) as typeof byIdentity;
+    const { signature } = other.messageSignature;
+    const mixed = { ...byIdentity, messageSignature: { ...byIdentity.messageSignature, signature } };
+    expect(fitsItsCertificate(mixed, SUMS)).toBe(false);
   });
 
-  it('is not asked for where there is a key', () => {
-    expect(fitsItsCertificate(byKey, SUMS)).toBe(true);
-    expect(fitsItsCertificate(byKey, other)).toBe(true);
+  it('has nothing to say of a signature by a key', () => {
+    expect(fitsItsCertificate(byKey, Buffer.from('other'))).toBe(true);
   });
 });

@@ -46,25 +46,32 @@ describe('parseTrustPolicy', () => {
   it('needs neither revocations nor bundles', () => {
     const policy = policyOf([alice]);
     expect([policy.revokedKeys.size, policy.revokedBundles.size, policy.minVersions.size]).toEqual([0, 0, 0]);
-    for (const member of ['channel', 'names', 'sigstore']) expect(policy).not.toHaveProperty(member);
+    const named = policyOf([alice], 1, 'revoked: {}\n');
+    expect([named.revokedKeys.size, named.revokedBundles.size]).toEqual([0, 0]);
   });
 
-  it('may revoke keys only, bundles only, or name them and revoke none', () => {
-    const revoked = (rest: string): string[][] => {
-      const { revokedKeys, revokedBundles } = policyOf([alice], 1, `revoked: ${rest}\n`);
-      return [[...revokedKeys], [...revokedBundles]];
-    };
-    expect(revoked(`{ keys: ["${A}"] }`)).toEqual([[A], []]);
-    expect(revoked(`{ bundles: ["${B}"] }`)).toEqual([[], [B]]);
-    expect(revoked('{}')).toEqual([[], []]);
+  it('refuses a list where a digest must be, though it would be the same as text', () => {
+    expect(refused(policyText([alice], 1, `revoked: { keys: [["${A}"]] }\n`))).toContain('expected sha256:');
+  });
+
+  it.each([
+    '1.04.0',
+    '1.4.00',
+    '1234567890.0.0',
+    '1.1234567890.0',
+    '1.0.1234567890',
+    '1x.0.0',
+    '1.2x.0',
+    '1.0.2x',
+  ])('refuses %s for a lowest version: no number of a version', (version) => {
+    const text = policyText([alice], 1, `bundles: { demo: { minVersion: "${version}" } }\n`);
+    expect(refused(text)).toContain('expected a semantic version');
   });
 
   it('refuses one key under two names, in whatever encoding', () => {
     const compressed = openssl(['ec', '-pubin', '-pubout', '-conv_form', 'compressed'], alice.pem).toString();
     const text = policyText([alice, { ...bob, pem: compressed }], 2);
-    expect(refused(text)).toMatch(
-      /^trust\.yaml:\d+:\d+: signers\.1\.publicKey: the same key as that of 'alice'/,
-    );
+    expect(refused(text)).toMatch(/^trust\.yaml:\d+:\d+: .*the same key as that of 'alice'/);
   });
 
   it('refuses two signers of one name', () => {
@@ -77,7 +84,6 @@ describe('parseTrustPolicy', () => {
     for (const threshold of [0, -1, 1.5, 3, 9]) {
       expect(refused(policyText([alice, bob], threshold))).toMatch(/^trust\.yaml:4:12: threshold: /);
     }
-    expect(refused(policyText([alice, bob], 3))).toContain('expected at most 2, the number of signers');
   });
 
   it('refuses a policy without signers', () => {
@@ -97,9 +103,7 @@ describe('parseTrustPolicy', () => {
       'junk',
     ];
     for (const pem of bad) {
-      expect(refused(policyText([{ ...alice, pem }]))).toMatch(
-        /^trust\.yaml:7:16: signers\.0\.publicKey: the value (is|holds) /,
-      );
+      expect(refused(policyText([{ ...alice, pem }]))).toMatch(/^trust\.yaml:7:16: signers\.0\.publicKey: /);
     }
   });
 
@@ -123,17 +127,18 @@ describe('parseTrustPolicy', () => {
     }
     const swapped = { ...alice, notBefore: '2027-01-01T00:00:00Z', notAfter: '2026-01-01T00:00:00Z' };
     expect(refused(policyText([swapped]))).toMatch(/notAfter must be later than notBefore/);
-    const never = { ...swapped, notAfter: '2027-01-01T01:00:00+01:00' };
-    expect(refused(policyText([never]))).toMatch(/notAfter must be later than notBefore/);
+    const moment = { ...alice, notBefore: '2027-01-01T00:00:00Z', notAfter: '2027-01-01T00:00:00Z' };
+    expect(refused(policyText([moment]))).toMatch(/notAfter must be later than notBefore/);
   });
 
   it('refuses fingerprints, versions and names that would never match', () => {
     for (const rest of [
       `revoked: { keys: ["${A.toUpperCase()}"] }\n`,
       `revoked: { bundles: ["${A.slice(0, 20)}"] }\n`,
-      `revoked: { keys: ["${A}0"] }\n`,
-      `revoked: { keys: ["x${A}"] }\n`,
-      `revoked: { keys: [["${A}"]] }\n`,
+      `revoked: { bundles: [" ${A}"] }\n`,
+      `revoked: { bundles: ["${A}0"] }\n`,
+      'revoked: { bundles: [7] }\n',
+      'bundles: { demo: { minVersion: "1.4" } }\n',
       'bundles: { Demo: { minVersion: 1.4.0 } }\n',
       'bundles: { __proto__: { minVersion: 1.4.0 } }\n',
     ]) {
@@ -141,54 +146,78 @@ describe('parseTrustPolicy', () => {
     }
   });
 
-  const lowest = (version: string): string =>
-    `bundles: { demo: { minVersion: ${JSON.stringify(version)} } }\n`;
-  const VERSIONS = ['0.0.0', '10.20.30', '999999999.0.0', '1.0.0-rc.1', '1.0.0-rc-1.alpha.12', '1.0.0--'];
-  it.each(VERSIONS)('takes %s for the lowest version', (version) => {
-    expect([...policyOf([alice], 1, lowest(version)).minVersions]).toEqual([['demo', version]]);
+  it.each([
+    '1.4',
+    '01.4.0',
+    '1.4.0.0',
+    'v1.4.0',
+    '1.4.0+x',
+    '1.4.0-',
+    '1.4.0-a..b',
+    '1.4.0-a_b',
+    '1.4.0 ',
+    'a.4.0',
+    '1.a.0',
+    '1.4.a',
+    '1.4.0-a.!',
+  ])('refuses %s for a lowest version', (version) => {
+    expect(refused(policyText([alice], 1, `bundles: { demo: { minVersion: "${version}" } }\n`))).toMatch(
+      /expected a semantic version/,
+    );
+  });
+
+  it.each(['1.4.0', '0.0.1', '10.20.30-rc.1', '1.4.0-alpha-2.beta'])(
+    'takes %s for a lowest version',
+    (version) => {
+      const policy = policyOf([alice], 1, `bundles: { demo: { minVersion: "${version}" } }\n`);
+      expect(policy.minVersions.get('demo')).toBe(version);
+    },
+  );
+
+  it.each(['demo!', 'demo-', 'demo.', '1demo', 'de mo', 'a'.repeat(64)])('refuses %j for a name', (name) => {
+    expect(refused(policyText([alice], 1, `names: ["${name}"]\n`))).toMatch(/expected the name of a bundle/);
+  });
+
+  it.each(['Alice B', 'Zoë', '李 雷', 'a-b_c (2)'])('takes %j for the name of a signer', (name) => {
+    expect(policyOf([{ ...alice, name: `"${name}"` }]).signers[0]?.name).toBe(name);
   });
 
   it.each([
     '',
-    '1',
-    '1.4',
-    '1.4.0.0',
-    '1.4.x',
-    '01.0.0',
-    '1.04.0',
-    '1.0.04',
-    '1234567890.0.0',
-    '1.1234567890.0',
-    '1.0.1234567890',
-    'v1.0.0',
-    ' 1.0.0',
-    '1.0.0 ',
-    '1.0.0\n',
-    '1.0.0+build',
-    '1.0.0-',
-    '1.0.0-a..b',
-    '1.0.0-a.',
-    '1.0.0-.a',
-    '1.0.0-ä',
-    '1.0.0-a.ä',
-    '1a.0.0',
-    '1.2a.0',
-    '1.0.2a',
-  ])('refuses %j for the lowest version', (version) => {
-    expect(refused(policyText([alice], 1, lowest(version)))).toContain('expected a semantic version');
+    ' alice',
+    'alice ',
+    'a  b',
+    'a\\tb',
+    'a\\u200bb',
+    'a b\\u202e',
+    '\\u00a0',
+    'a b\\u2028c',
+    'x'.repeat(129),
+  ])('refuses %j for the name of a signer', (name) => {
+    expect(refused(policyText([{ ...alice, name: `"${name}"` }]))).toMatch(/signers\.0\.name/);
   });
 
-  it.each(['a', 'a-b.c2', 'x'.repeat(63)])('takes %s for a channel', (channel) => {
-    expect(policyOf([alice], 1, `channel: ${channel}\n`).channel).toBe(channel);
+  it('takes names that only a close look tells apart for one', () => {
+    for (const name of ['ALICE', 'ａlice'])
+      expect(refused(policyText([alice, { ...bob, name }]))).toMatch(/a second signer with the name 'alice'/);
   });
 
-  it.each(['', 'A', 'aB', 'a_b', 'a b', 'a ', ' a', 'a-', 'a.', '1a', '-a', 'ä', 'x'.repeat(64)])(
-    'refuses %j for a channel',
-    (channel) => {
-      const text = policyText([alice], 1, `channel: ${JSON.stringify(channel)}\n`);
-      expect(refused(text)).toContain('expected the name of a channel');
-    },
-  );
+  it('says where a signer repeats, what a threshold may be, and what is not a public key', () => {
+    expect(refused(policyText([alice, { ...bob, name: 'alice' }]))).toMatch(/signers\.1\.name: /);
+    expect(refused(policyText([alice, { ...bob, pem: alice.pem }]))).toMatch(/signers\.1\.publicKey: /);
+    expect(refused(policyText([alice, bob], 3))).toMatch(/expected at most 2, the number of signers/);
+    expect(refused(policyText([{ ...alice, pem: 'junk' }]))).toMatch(/the value is not one public key/);
+  });
+
+  it('takes one list of revocations without the other', () => {
+    expect([...policyOf([alice], 1, `revoked: { keys: ["${A}"] }\n`).revokedBundles]).toEqual([]);
+    expect([...policyOf([alice], 1, `revoked: { bundles: ["${B}"] }\n`).revokedKeys]).toEqual([]);
+  });
+
+  it('has no channel and no names when it says none', () => {
+    expect(Object.keys(policyOf([alice]))).not.toContain('channel');
+    expect(Object.keys(policyOf([alice]))).not.toContain('names');
+  });
 
   it('refuses another kind of document', () => {
     expect(refused(policyText([alice]).replace('TrustPolicy', 'Bundle'))).toMatch(/kind/);
