@@ -12,10 +12,6 @@ const good = {
   predicateType: 'https://slsa.dev/provenance/v1',
   predicate: {},
 };
-const built = (buildType: string, id: string): object => ({
-  buildDefinition: { buildType },
-  runDetails: { builder: { id } },
-});
 const check = (value: unknown): unknown => checkProvenance(Buffer.from(JSON.stringify(value)), inventory);
 
 it('speaks of this inventory', () => {
@@ -56,27 +52,31 @@ it.each<[string, unknown, RegExp]>([
   );
 });
 
-it.each<[string, unknown, boolean]>([
-  ['a build of some type by somebody', built('t', 'b'), true],
-  ['nothing', {}, false],
-  ['a build of no type', built('', 'b'), false],
-  ['a build by nobody', built('t', ''), false],
-  ['no builder', { ...built('t', 'b'), runDetails: {} }, false],
-  ['no details', { buildDefinition: { buildType: 't' } }, false],
-  ['no definition', { runDetails: { builder: { id: 'b' } } }, false],
-])('that says %s: whether that describes a build', (_, predicate, expected) => {
-  expect(check({ ...good, predicate })).toMatchObject({ describesBuild: expected });
-});
-
-it('is known by its digest, and may say nothing of the build at all', () => {
-  const { predicate: _, ...bare } = good;
-  const bytes = Buffer.from(JSON.stringify(bare));
-  const digest = `sha256:${sha256(bytes).toString('hex')}`;
-  expect(checkProvenance(bytes, inventory)).toEqual({ digest, describesBuild: false });
-});
-
 it('that is not JSON is refused', () => {
   expect(() => checkProvenance(Buffer.from('x'), inventory)).toThrow(
     expect.objectContaining({ code: 'BUNDLE_MALFORMED', message: 'provenance.json is not valid JSON' }),
   );
+});
+
+const described = (buildType: unknown, id: unknown): unknown => ({
+  ...good,
+  predicate: { buildDefinition: { buildType }, runDetails: { builder: { id } } },
+});
+
+it('describes a build when it names the kind of build and the builder, and has its own digest', () => {
+  const bytes = Buffer.from(JSON.stringify(described('https://b.example', 'https://c.example')));
+  const digest = `sha256:${sha256(bytes).toString('hex')}`;
+  expect(checkProvenance(bytes, inventory)).toEqual({ digest, describesBuild: true });
+});
+
+it.each([
+  ['nothing', good],
+  ['no kind of build', described(undefined, 'https://c.example')],
+  ['an empty kind of build', described('', 'https://c.example')],
+  ['no builder', described('https://b.example', undefined)],
+  ['an empty builder', described('https://b.example', '')],
+  ['no details of the run', { ...good, predicate: { buildDefinition: { buildType: 'b' } } }],
+  ['no definition', { ...good, predicate: { runDetails: { builder: { id: 'c' } } } }],
+])('describes none with %s', (_, value) => {
+  expect(check(value)).toMatchObject({ describesBuild: false });
 });

@@ -55,6 +55,32 @@ describe('parseTrustedRoot', () => {
   });
 });
 
+describe('a member of a trusted root that is not known', () => {
+  const withMember = (value: unknown): string =>
+    JSON.stringify({ ...(JSON.parse(sigstore.trustedRoot) as object), later: value });
+
+  it.each([[null], [''], [[]]])('may be there with a value that says nothing: %j', (value) => {
+    expect(() => parseTrustedRoot(withMember(value))).not.toThrow();
+  });
+
+  it.each([['x'], [['x']], [0], [false], [{}], [{ length: 0 }]])(
+    'is refused with a value that says something: %j',
+    (value) => {
+      expect(() => parseTrustedRoot(withMember(value))).toThrow("unknown member 'later'");
+    },
+  );
+});
+
+it('without a timestamp the time is that of the log, in milliseconds', async () => {
+  const claim = { subject: 'https://ci.example/x', issuer: 'https://issuer.example' };
+  const json = JSON.parse(await signedAs(sigstore, SUMS, claim)) as {
+    verificationMaterial: { timestampVerificationData: object; tlogEntries: { integratedTime: string }[] };
+  };
+  json.verificationMaterial.timestampVerificationData = {};
+  const { signedAt } = parseTrustedRoot(sigstore.trustedRoot)(bundleFromJSON(json), SUMS);
+  expect(signedAt.getTime()).toBe(Number(json.verificationMaterial.tlogEntries[0]!.integratedTime) * 1000);
+});
+
 it('a certificate counts by any one of several authorities', async () => {
   const other = await startSigstore();
   const both = root((json) => {
