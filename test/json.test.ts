@@ -2,7 +2,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { SealiftError } from '../src/errors.ts';
-import { canonicalJson, parseJson } from '../src/json.ts';
+import { canonicalJson, parseJson, parseJsonOneWay } from '../src/json.ts';
 
 const text = (value: unknown): string => canonicalJson(value).toString('utf8');
 
@@ -147,4 +147,42 @@ test('values are counted, wherever they stand, but not inside strings', () => {
   expect(() => parse(`{"a": ${most}}`)).toThrow(tooMany);
   expect(() => parse(most.replace('0', '0,0'))).toThrow(tooMany);
   expect(parse(`["${','.repeat(1_600_000)}${'[{'.repeat(1_600_000)}"]`)).toHaveLength(1);
+});
+
+describe('text that every reader reads in one way', () => {
+  const read = (json: string): unknown => parseJsonOneWay(Buffer.from(json), 'x', 'SOURCE_INVALID', 1000);
+
+  test.each([
+    '{"a": 1, "b": {"a": [{"a": "b"}, "a"]}}',
+    '{"a" : 1, "b"\t:2, "c"\r\n : 3}',
+    '["a", "b", {"c": ["d:", ":"]}]',
+    '{"a": "say \\"x\\": y", "b\\\\": "\\\\"}',
+    '"\\u00e4"',
+    '"a"',
+    '1',
+    'null',
+  ])('is read: %s', (json) => {
+    expect(read(json)).toEqual(JSON.parse(json));
+  });
+
+  test.each(['{"a": 1, "a": 1}', '{"b": [{"a": 1, "c": {}, "a" : 2}]}', '{"a": 1, "b": 2, "a"\n:3}'])(
+    'has no member twice: %s',
+    (json) => {
+      const message = 'x has a member twice';
+      expect(() => read(json)).toThrow(expect.objectContaining({ code: 'SOURCE_INVALID', message }));
+    },
+  );
+
+  test.each(['"\\u0061"', '["x", "\\u0061bc"]', '{"\\u0061": 1}', '{"a": "b\\/c"}', '"ab\\u0020"'])(
+    'hides nothing behind an escape: %s',
+    (json) => {
+      const message = 'x hides plain text behind escapes';
+      expect(() => read(json)).toThrow(expect.objectContaining({ code: 'SOURCE_INVALID', message }));
+    },
+  );
+
+  test('is no longer than it may be, and is JSON', () => {
+    expect(() => read(' '.repeat(1001))).toThrow(expect.objectContaining({ code: 'SOURCE_INVALID' }));
+    expect(() => read('{')).toThrow(expect.objectContaining({ message: 'x is not valid JSON' }));
+  });
 });

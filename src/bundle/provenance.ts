@@ -8,7 +8,7 @@ import { MAX_DOCUMENT_BYTES } from './limits.ts';
 /** in-toto Statement v1 with SLSA provenance v1: only what binds it to this bundle is judged; the rest is evidence. */
 const Statement = z.object({
   _type: z.literal('https://in-toto.io/Statement/v1'),
-  subject: z.array(z.object({ name: z.string(), digest: z.object({ sha256: z.string() }) })).length(1),
+  subject: z.tuple([z.object({ name: z.string(), digest: z.object({ sha256: z.string() }) })]),
   predicateType: z.literal('https://slsa.dev/provenance/v1'),
 });
 
@@ -37,8 +37,8 @@ export function checkProvenance(provenance: Uint8Array, inventory: Uint8Array): 
   const parsed = Statement.safeParse(json);
   if (!parsed.success)
     throw new SealiftError('BUNDLE_MALFORMED', 'provenance.json is not a SLSA v1 provenance statement');
-  const subject = parsed.data.subject[0];
-  if (subject?.name !== 'bundle.json' || subject.digest.sha256 !== hexOf(digestOf(inventory))) {
+  const [subject] = parsed.data.subject;
+  if (subject.name !== 'bundle.json' || subject.digest.sha256 !== hexOf(digestOf(inventory))) {
     throw new SealiftError('BUNDLE_MALFORMED', 'provenance.json speaks of another bundle.json');
   }
   return { digest: digestOf(provenance), describesBuild: Described.safeParse(json).success };

@@ -76,10 +76,7 @@ export function parseTrustedRoot(text: string): SigstoreTrust {
   for (const [list, what] of Object.entries(needed))
     if (root[list as keyof typeof needed].length === 0)
       throw new Error(`the trusted root names not even ${what}`);
-  const noKeys = (): never => {
-    throw new Error('keys are not part of a trusted root');
-  };
-  const material = toTrustMaterial(root, noKeys);
+  const material = toTrustMaterial(root);
   if (material.certificateAuthorities.some(({ certChain }) => certChain.length === 0))
     throw new Error('a certificate authority of the trusted root has no certificate');
   // One of each, said out loud: a default of the library that changes must not change what is asked for.
@@ -92,7 +89,7 @@ export function parseTrustedRoot(text: string): SigstoreTrust {
     const certificate = certificateOf(bundle);
     if (!issuers.some((key) => certificate.verify(key)))
       throw new StrangersCertificate('no authority of the trusted root vouches for its certificate');
-    return identify(verifier, bundle, bytes);
+    return identify(verifier, toSignedEntity(bundle, bytes && Buffer.from(bytes)), certificate);
   };
 }
 
@@ -115,13 +112,12 @@ const isDefault = (value: unknown): boolean =>
   value === null || value === '' || (Array.isArray(value) && value.length === 0);
 
 /** @throws {Error} of any kind; the text may quote the input */
-function identify(verifier: Verifier, bundle: Bundle, bytes: Uint8Array | undefined): IdentifiedSigner {
-  const entity = toSignedEntity(bundle, bytes && Buffer.from(bytes));
+function identify(verifier: Verifier, entity: Entity, certificate: X509Certificate): IdentifiedSigner {
   const { key } = verifier.verify(entity);
-  if (!(certificateOf(bundle).keyUsage ?? []).includes(CODE_SIGNING))
+  if (!certificate.keyUsage?.includes(CODE_SIGNING))
     throw new Error('the certificate is not for signing code');
   return {
-    identity: claimedIdentity(bundle),
+    identity: identityIn(entity, certificate),
     publicKey: key,
     signedAt: new Date(Math.max(...entity.timestamps.map(timeOf))),
   };
@@ -132,10 +128,14 @@ function identify(verifier: Verifier, bundle: Bundle, bytes: Uint8Array | undefi
  * @throws {Error} of any kind when it says nothing, or more than one thing
  */
 export function claimedIdentity(bundle: Bundle): Identity {
-  const { key } = toSignedEntity(bundle);
+  return identityIn(toSignedEntity(bundle), certificateOf(bundle));
+}
+
+/** @param certificate that of `entity`, as Node reads it */
+function identityIn({ key }: Entity, certificate: X509Certificate): Identity {
   if (key.$case !== 'certificate') throw new Error('it does not come with a certificate');
   return {
-    subject: subjectOf(certificateOf(bundle), key.certificate.subjectAltName),
+    subject: subjectOf(certificate, key.certificate.subjectAltName),
     issuer: issuerOf(key.certificate),
   };
 }

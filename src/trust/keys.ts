@@ -39,8 +39,8 @@ export function publicKeyOf(key: KeyObject, file: string): KeyObject {
 
 /** @throws {SealiftError} KEY_INVALID for anything but ECDSA P-256; `file` is named in the message */
 export function requireP256(key: KeyObject, file: string): void {
-  const curve = key.asymmetricKeyDetails?.namedCurve;
-  if (key.asymmetricKeyType === 'ec' && curve === 'prime256v1') return;
+  const curve = key.asymmetricKeyDetails?.namedCurve; // of a key of type `ec`, and of no other
+  if (curve === 'prime256v1') return;
   const found = [key.asymmetricKeyType ?? 'symmetric', curve].filter((word) => word !== undefined).join(' ');
   throw new SealiftError(
     'KEY_INVALID',
@@ -81,5 +81,5 @@ function parsePublicKey(pem: string, file: string): KeyObject {
 /** The labels of the PEM blocks in a file, in order, also where OpenSSL is lenient: blanks may follow on the line. */
 export function pemLabels(pem: string): string[] {
   if (pem.length > MAX_PEM_CHARS) return [];
-  return [...pem.matchAll(/-----BEGIN ([^\r\n]{1,64}?)-----/g)].map((match) => match[1] ?? '');
+  return [...pem.matchAll(/-----BEGIN ([^\r\n]{1,64}?)-----/g)].map(([, label]) => label!);
 }

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The JSON of one signature: a Sigstore bundle v0.3 with a `messageSignature` and a public-key hint
- * (FORMAT.md §3), the form that cosign writes and reads. Only the form; verify.ts judges what it says.
+ * The JSON of one signature: a Sigstore bundle v0.3 with a `messageSignature`, and a public-key hint or a certificate
+ * with its log entries (FORMAT.md §3), the form that cosign writes and reads. Only the form; verify.ts judges what it
+ * says.
  */
 import { createHash, verify, type KeyObject } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import {
+  assertBundleLatest,
   BUNDLE_V03_MEDIA_TYPE,
   bundleFromJSON,
   bundleToJSON,
   toMessageSignatureBundle,
   type Bundle,
+  type TLogEntryWithInclusionProof,
 } from '@sigstore/bundle';
 import { HashAlgorithm } from '@sigstore/protobuf-specs';
 import { keyHint } from './keys.ts';
@@ -51,6 +54,7 @@ export function readMessageSignature(json: unknown): MessageSignature {
   if (!isDeepStrictEqual(withoutEmpty(json), withoutEmpty(bundleToJSON(bundle)))) {
     throw new Error('it has unknown members or values that are not in their standard form');
   }
+  assertBundleLatest(bundle); // so says the type: of a log entry with its proof
   bundle.verificationMaterial.tlogEntries.forEach(demandLogForm);
   const { content, verificationMaterial } = bundle;
   if (content.$case !== 'messageSignature') throw new Error('it is not a messageSignature');
@@ -61,8 +65,6 @@ export function readMessageSignature(json: unknown): MessageSignature {
   return { hint, claimedDigest: messageDigest.digest, signature, bundle };
 }
 
-type LogEntry = Bundle['verificationMaterial']['tlogEntries'][number];
-
 /** int64 in JSON: decimal, not negative, in one spelling. */
 const INT64 = /^(0|[1-9]\d{0,18})$/;
 
@@ -70,10 +72,13 @@ const INT64 = /^(0|[1-9]\d{0,18})$/;
  * The library takes whatever Number() and BigInt() take for a number (`0x6a`, blanks), and does not look at what a proof
  * says beside the checkpoint; cosign refuses both.
  */
-function demandLogForm({ logIndex, integratedTime, inclusionProof: proof }: LogEntry): void {
-  const numbers = [logIndex, integratedTime, proof?.logIndex ?? '0', proof?.treeSize ?? '0'];
+function demandLogForm({
+  logIndex,
+  integratedTime,
+  inclusionProof: proof,
+}: TLogEntryWithInclusionProof): void {
+  const numbers = [logIndex, integratedTime, proof.logIndex, proof.treeSize];
   if (!numbers.every((text) => INT64.test(text))) throw new Error('a number of its log entry is not decimal');
-  if (proof?.checkpoint === undefined) return;
   const [, size, hash] = proof.checkpoint.envelope.split('\n');
   if (size !== proof.treeSize || hash !== proof.rootHash.toString('base64'))
     throw new Error('its proof of inclusion is not about its checkpoint');

@@ -39,10 +39,11 @@ export function encryptPkcs8(pkcs8: Uint8Array, passphrase: string): string {
 const sequence = (...parts: Buffer[]): Buffer => element(0x30, Buffer.concat(parts));
 const octets = (bytes: Buffer): Buffer => element(0x04, bytes);
 
-/** INTEGER, big-endian. The top bit is the sign: only for values whose first byte is below 0x80, as ours is. */
+/** INTEGER, big-endian, in three bytes: for values from 2^15 to 2^23 - 1 (the top bit is the sign), as ours is. */
 function integer(value: number): Buffer {
-  const hex = value.toString(16);
-  return element(0x02, Buffer.from(hex.length % 2 === 0 ? hex : `0${hex}`, 'hex'));
+  const bytes = Buffer.alloc(3);
+  bytes.writeUIntBE(value, 0, 3);
+  return element(0x02, bytes);
 }
 
 /** Tag, length (short form below 128, else the long form), content. */
@@ -53,8 +54,8 @@ function element(tag: number, content: Buffer): Buffer {
 }
 
 function pem(label: string, der: Buffer): string {
-  const lines = der.toString('base64').match(/.{1,64}/g) ?? [];
-  return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;
+  const lines = der.toString('base64').replace(/.{64}(?=.)/g, '$&\n');
+  return `-----BEGIN ${label}-----\n${lines}\n-----END ${label}-----\n`;
 }
 
 /** True when `der` is one SEQUENCE that ends where the bytes end: the file is whole, whatever is inside. */

@@ -125,7 +125,7 @@ const PolicyDocument = z
     names: z.array(BundleName).min(1).max(1024).optional(),
     revoked: z
       .strictObject({ keys: z.array(Sha256Text).default([]), bundles: z.array(Sha256Text).default([]) })
-      .default({ keys: [], bundles: [] }),
+      .prefault({}),
     bundles: z.record(BundleName, z.strictObject({ minVersion: MinVersion })).default({}),
   })
   .superRefine((policy, context) => {
@@ -161,7 +161,7 @@ function repeatedSigners(
     return marks.flatMap((mark, index) => {
       const first = marks.indexOf(mark);
       if (mark === undefined || first === index) return [];
-      const owner = signers[first]?.name;
+      const owner = signers[first]!.name;
       const what = field === 'name' ? 'a second signer with the name' : `the same ${WORDS[field]} as that of`;
       return [{ index, field, message: `${what} '${owner}'` }];
     });

@@ -54,7 +54,7 @@ export function loadPrivateKey(pem: string, passphrase: string | undefined, file
     throw new SealiftError('WRONG_PASSPHRASE', `${file} is encrypted, and no passphrase was given`);
   }
   const key = COSIGN_LABELS.has(label)
-    ? openCosignKey(pem, passphrase ?? '', file)
+    ? openCosignKey(pem, passphrase!, file)
     : openPrivateKey(pem, encrypted ? passphrase : undefined, file);
   requireP256(key, file);
   return key;
@@ -71,7 +71,7 @@ function privateLabel(pem: string, file: string): string {
 
 function openPrivateKey(pem: string, passphrase: string | undefined, file: string): KeyObject {
   try {
-    return createPrivateKey(passphrase === undefined ? pem : { key: pem, passphrase });
+    return createPrivateKey({ key: pem, passphrase });
   } catch (cause) {
     // One wrong passphrase in 256 leaves valid padding, and OpenSSL then reports undecodable content instead of
     // a bad decrypt. So: a whole encrypted file that does not open has the wrong passphrase.

@@ -47,8 +47,7 @@ export function encodeSlot(json: string | undefined): Buffer {
 export function decodeSlot(slot: Uint8Array): SlotContent {
   if (slot.length !== SLOT_BYTES)
     return malformed(`the slot has ${slot.length} bytes instead of ${SLOT_BYTES}`);
-  let end = slot.length;
-  while (end > 0 && slot[end - 1] === SPACE) end--;
+  const end = slot.findLastIndex((byte) => byte !== SPACE) + 1;
   if (end === 0) return { kind: 'empty' };
   if (slot[0] !== OPEN_BRACE || slot[end - 1] !== CLOSE_BRACE) {
     return malformed('the slot holds something that is neither a JSON object nor padding');

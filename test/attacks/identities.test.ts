@@ -137,8 +137,13 @@ describe('a certificate that does not prove it', () => {
   });
 
   it('of the same authority, but for servers', async () => {
-    const server = await withOddCertificates({ usage: '1.3.6.1.5.5.7.3.1' }, () => by());
+    const server = await withOddCertificates({ usages: ['1.3.6.1.5.5.7.3.1'] }, () => by());
     expect(findingFor(server, {}, 'not for signing code')).toBe('bad-signature');
+  });
+
+  it('of the same authority, but for nothing that it names', async () => {
+    const anything = await withOddCertificates({ usages: [] }, () => by());
+    expect(findingFor(anything, {}, 'not for signing code')).toBe('bad-signature');
   });
 
   it('under a policy without a trusted root', async () => {
@@ -205,7 +210,8 @@ describe('evidence taken away', () => {
   });
 
   it('the timestamp alone leaves the time of the log, which has promised it', () => {
-    expect(judge(policyOf(), changed(good, noStamp)).accepted).toHaveLength(1);
+    const [accepted] = judge(policyOf(), changed(good, noStamp)).accepted;
+    expect(Math.abs(accepted!.signedAt!.getTime() - Date.now())).toBeLessThan(120_000);
   });
 
   it('the promise, and a time of the log written by hand: only the timestamp tells the time', () => {
@@ -214,7 +220,7 @@ describe('evidence taken away', () => {
       m.tlogEntries[0]!.integratedTime = '4102444800'; // 2100
     });
     const [accepted] = judge(policyOf(), forged).accepted;
-    expect(accepted?.signedAt?.getUTCFullYear() ?? 0).toBeLessThan(2100);
+    expect(Math.abs(accepted!.signedAt!.getTime() - Date.now())).toBeLessThan(120_000);
   });
 
   it('a time of the log changed under its promise', () => {

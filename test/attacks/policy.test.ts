@@ -17,20 +17,8 @@ import { documentOf, run, type Ran } from '../cli/harness.ts';
 import { sampleBundle } from '../support/sample.ts';
 import { interruptAtEach } from '../support/interrupted-update.ts';
 import { tempDir } from '../support/workspace.ts';
-import { person, policyText, signedBy, type Terms } from '../trust/helpers.ts';
-import { rotate } from '../trust/rotation.ts';
-
-const alice = person('alice');
-const bob = person('bob');
-const carol = person('carol');
-const dave = person('dave');
-
-/** The host's policy: two of alice, bob and carol. */
-const OLD = policyText([alice, bob, carol], 2, '', 1);
-const text = (people: readonly Terms[], version = 2, threshold = 2, rest = ''): string =>
-  policyText(people, threshold, rest, version);
-
-const OTHERS = text([alice, bob, dave]);
+import { policyText, signedBy, type Terms } from '../trust/helpers.ts';
+import { alice, bob, carol, dave, OLD, OTHERS, rotate, text } from '../trust/rotation.ts';
 
 const sample = await sampleBundle();
 const bundle = await sample.write([

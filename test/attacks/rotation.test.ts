@@ -3,19 +3,14 @@
 import { describe, expect, it } from 'vitest';
 import { SealiftError } from '../../src/errors.ts';
 import { parseTrustPolicy } from '../../src/trust/policy.ts';
-import { judgeRotation, MAX_POLICY_SIGNATURES, type Rotation } from '../../src/trust/rotate.ts';
+import {
+  judgeRotation,
+  MAX_POLICY_SIGNATURES,
+  policyText as policyBytesText,
+  type Rotation,
+} from '../../src/trust/rotate.ts';
 import { NOW, person, policyText, refusalOf, type Terms } from '../trust/helpers.ts';
-import { rotate, type Attempt } from '../trust/rotation.ts';
-
-const alice = person('alice');
-const bob = person('bob');
-const carol = person('carol');
-const dave = person('dave');
-
-/** The host's policy: two of alice, bob and carol. */
-const OLD = policyText([alice, bob, carol], 2, '', 1);
-const text = (people: readonly Terms[], version = 2, threshold = 2, rest = ''): string =>
-  policyText(people, threshold, rest, version);
+import { alice, bob, carol, dave, OLD, OTHERS, rotate, text, type Attempt } from '../trust/rotation.ts';
 
 type Asked = Omit<Attempt, 'old'> & { old?: string };
 
@@ -26,8 +21,6 @@ const refused = (attempt: Asked): Promise<SealiftError> =>
     () => Promise.reject(new Error('it was accepted')),
     (error: unknown) => (error instanceof SealiftError ? error : Promise.reject(error as Error)),
   );
-
-const OTHERS = text([alice, bob, dave]);
 
 describe('a new policy', () => {
   it('is taken when two of the old and two of the new have signed it', async () => {
@@ -126,7 +119,12 @@ describe('a new policy', () => {
         now: NOW,
       }),
     );
-    expect(error.code).toBe('POLICY_INVALID');
+    expect([error.code, error.cause]).toEqual(['POLICY_INVALID', expect.any(Error)]);
+  });
+
+  it('is another text with a byte order mark before it', () => {
+    const marked = Buffer.from(`\uFEFF${OTHERS}`);
+    expect(policyBytesText(marked, 'new.yaml')).toBe(`\uFEFF${OTHERS}`);
   });
 });
 
@@ -145,6 +143,12 @@ it('junk for a signature is named by its file, and two thresholds of signatures 
   expect([error.code, error.message]).toEqual(['BAD_SIGNATURE', expect.stringContaining('alice.json')]);
   expect(error.hint).toContain('sealift sign --detached');
   expect(MAX_POLICY_SIGNATURES).toBe(16);
+});
+
+it('a refusal names the files, also more than ten of them', async () => {
+  const many = await refused({ next: OTHERS, by: Array<Terms>(12).fill(alice) });
+  const named = many.details.map(([label]) => label).slice(0, 13);
+  expect(named).toEqual([...Array<string>(12).fill('alice.json'), 'needed']);
 });
 
 it('a refusal names the files, and both numbers with their digests', async () => {

@@ -360,7 +360,7 @@ function dsse(): unknown {
   const bundle = parts(byAlice);
   const { messageSignature, ...rest } = bundle;
   const payload = SUMS.toString('base64');
-  const signatures = [{ sig: messageSignature.signature, keyid: '' }];
+  const signatures = [{ sig: messageSignature.signature }];
   return { ...rest, dsseEnvelope: { payload, payloadType: 'application/vnd.in-toto+json', signatures } };
 }
 

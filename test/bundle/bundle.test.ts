@@ -9,7 +9,7 @@ import { writeBundle } from '../../src/bundle/write.ts';
 import { digestOf, hexOf } from '../../src/store/digest.ts';
 import { keySigner } from '../../src/trust/sign.ts';
 import { person, policyOf, sampleBundle, verifyAll } from '../support/sample.ts';
-import { runOk, tempDir } from '../support/workspace.ts';
+import { holding, runOk, tempDir } from '../support/workspace.ts';
 
 const alice = person('alice');
 const bob = person('bob');
@@ -99,10 +99,13 @@ describe('a bundle', () => {
 
   it('can be looked at without trust', async () => {
     const sample = await sampleBundle();
-    expect(await peekBundle(await sample.write([]))).toMatchObject({
+    const path = await sample.write([]);
+    expect(await peekBundle(path)).toMatchObject({
       digest: sample.plan.digest,
       inventory: sample.inventory,
+      provenance: sample.provenance,
     });
+    expect(holding(path)).toEqual([]);
   });
 });
 

@@ -71,15 +71,16 @@ function holderOf(privateKey: KeyObject): Signer {
 
 /** What a certificate authority that does not only issue for signing code may put into certificates. */
 interface Oddity {
-  /** Extended key usage, instead of code signing. */
-  usage?: string;
+  /** Extended key usages, instead of code signing; none for a certificate without that extension. */
+  usages?: readonly string[];
   /** A second subject alternative name. */
   alsoNamed?: string;
 }
 
 /** The library that @sigstore/mock makes certificates with; @sigstore/mock reads these members at each certificate. */
 interface CertificateLibrary {
-  ExtendedKeyUsage: { codeSigning: string };
+  ExtendedKeyUsageExtension: new (usages: readonly string[]) => object;
+  Extension: new (oid: string, critical: boolean, value: Uint8Array) => object;
   SubjectAlternativeNameExtension: new (
     names: { type: string; value: string }[],
     critical?: boolean,
@@ -88,18 +89,15 @@ interface CertificateLibrary {
 
 /** Makes the certificate authority of every private instance issue odd certificates while `work` runs. */
 export async function withOddCertificates<T>(
-  { usage, alsoNamed }: Oddity,
+  { usages, alsoNamed }: Oddity,
   work: () => Promise<T>,
 ): Promise<T> {
   const mock = createRequire(createRequire(import.meta.url).resolve('@sigstore/mock'));
   const library =
     (mock('@peculiar/x509') as { default?: CertificateLibrary }).default ?? mock('@peculiar/x509');
   const target = library as CertificateLibrary;
-  const honest = {
-    codeSigning: target.ExtendedKeyUsage.codeSigning,
-    names: target.SubjectAlternativeNameExtension,
-  };
-  if (usage !== undefined) target.ExtendedKeyUsage.codeSigning = usage;
+  const honest = { usages: target.ExtendedKeyUsageExtension, names: target.SubjectAlternativeNameExtension };
+  if (usages !== undefined) target.ExtendedKeyUsageExtension = oddUsages(target, usages);
   if (alsoNamed !== undefined) {
     const second = { type: 'url', value: alsoNamed };
     target.SubjectAlternativeNameExtension = class extends honest.names {
@@ -111,7 +109,24 @@ export async function withOddCertificates<T>(
   try {
     return await work();
   } finally {
-    target.ExtendedKeyUsage.codeSigning = honest.codeSigning;
+    target.ExtendedKeyUsageExtension = honest.usages;
     target.SubjectAlternativeNameExtension = honest.names;
   }
+}
+
+function oddUsages(
+  { ExtendedKeyUsageExtension, Extension }: CertificateLibrary,
+  usages: readonly string[],
+): CertificateLibrary['ExtendedKeyUsageExtension'] {
+  if (usages.length > 0)
+    return class extends ExtendedKeyUsageExtension {
+      constructor() {
+        super(usages);
+      }
+    };
+  return class extends Extension {
+    constructor() {
+      super('1.3.6.1.4.1.57264.99', false, Buffer.from('0500', 'hex')); // something that nobody asks for
+    }
+  };
 }

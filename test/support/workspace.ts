@@ -14,6 +14,8 @@ import {
   openSync,
   readFileSync,
   readdirSync,
+  readlinkSync,
+  realpathSync,
   rmSync,
   closeSync,
 } from 'node:fs';
@@ -196,6 +198,19 @@ export async function waitFor<T>(
     if (reason !== undefined) throw new Error(`${what}: ${reason}`);
     await new Promise((done) => setTimeout(done, 50));
   }
+}
+
+/** The descriptors by which this process holds a file open. */
+export function holding(path: string): string[] {
+  const target = (fd: string): string | undefined => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      return undefined; // that of readdir itself is gone
+    }
+  };
+  const file = realpathSync(path);
+  return readdirSync('/proc/self/fd').filter((fd) => target(fd) === file);
 }
 
 /** A TCP port of the loopback that nothing listens on at this moment. */

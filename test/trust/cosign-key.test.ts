@@ -56,7 +56,12 @@ describe("cosign's encrypted key", () => {
 
   it('is read under its old label, with CRLF, with an empty passphrase', () => {
     const json = JSON.stringify(good);
-    for (const pem of [armour(json), armour(json, 'COSIGN'), armour(json).replaceAll('\n', '\r\n')]) {
+    for (const pem of [
+      armour(json),
+      armour(json, 'COSIGN'),
+      armour(json).replaceAll('\n', '\r\n'),
+      alice.pem + armour(json), // both halves in one file
+    ]) {
       expect(isEncryptedKey(pem)).toBe(true);
       expect(load(pem, 'right').equals(alice.privateKey)).toBe(true);
     }

@@ -24,7 +24,10 @@ it('says what it found instead', () => {
   expect(readBareSignature(Buffer.alloc(0))).toEqual({ problem: 'nothing' });
   const raw = sign('sha256', SUMS, { key: alice.privateKey, dsaEncoding: 'ieee-p1363' });
   for (const form of [raw, Buffer.from(raw.toString('base64'))])
-    expect(readBareSignature(form)).toMatchObject({ problem: expect.stringContaining('64 bytes') as string });
+    expect(readBareSignature(form)).toMatchObject({
+      problem: expect.stringContaining('a raw signature') as string,
+      hint: expect.stringContaining('pkcs11-tool') as string,
+    });
   const hex = Buffer.from(der().toString('hex'));
   for (const form of [
     hex,
@@ -47,6 +50,32 @@ it('wants each byte of the structure, whatever the integers are', () => {
       expect(readBareSignature(changed)).toHaveProperty('problem');
     }
   }
+});
+
+/** A SEQUENCE of two INTEGERs of these many bytes. */
+function integers(r: number, s: number): Buffer {
+  const parts = [r, s].map((size) => Buffer.concat([Buffer.of(0x02, size), Buffer.alloc(size, 1)]));
+  return Buffer.concat([Buffer.of(0x30, r + s + 4), ...parts]);
+}
+
+it.each([
+  [1, 1, true],
+  [33, 33, true],
+  [1, 0, false],
+  [34, 33, false],
+  [60, 60, false],
+])('integers of %i and %i bytes', (r, s, taken) => {
+  const bytes = integers(r, s);
+  for (const form of [bytes, Buffer.from(bytes.toString('base64'))])
+    expect('der' in readBareSignature(form)).toBe(taken);
+});
+
+it('takes base64 with white space up to 288 bytes, and nothing else around it', () => {
+  const base64 = der().toString('base64');
+  const taken = (text: string): boolean => 'der' in readBareSignature(Buffer.from(text));
+  expect(taken(base64.padEnd(288))).toBe(true);
+  expect(taken(base64.padEnd(289))).toBe(false);
+  for (const text of [`!${base64}`, `${base64}!`, `${base64}===`]) expect(taken(text)).toBe(false);
 });
 
 it('never throws', () => {

@@ -46,6 +46,26 @@ describe('parseTrustPolicy', () => {
   it('needs neither revocations nor bundles', () => {
     const policy = policyOf([alice]);
     expect([policy.revokedKeys.size, policy.revokedBundles.size, policy.minVersions.size]).toEqual([0, 0, 0]);
+    const named = policyOf([alice], 1, 'revoked: {}\n');
+    expect([named.revokedKeys.size, named.revokedBundles.size]).toEqual([0, 0]);
+  });
+
+  it('refuses a list where a digest must be, though it would be the same as text', () => {
+    expect(refused(policyText([alice], 1, `revoked: { keys: [["${A}"]] }\n`))).toContain('expected sha256:');
+  });
+
+  it.each([
+    '1.04.0',
+    '1.4.00',
+    '1234567890.0.0',
+    '1.1234567890.0',
+    '1.0.1234567890',
+    '1x.0.0',
+    '1.2x.0',
+    '1.0.2x',
+  ])('refuses %s for a lowest version: no number of a version', (version) => {
+    const text = policyText([alice], 1, `bundles: { demo: { minVersion: "${version}" } }\n`);
+    expect(refused(text)).toContain('expected a semantic version');
   });
 
   it('refuses one key under two names, in whatever encoding', () => {

@@ -70,6 +70,9 @@ describe('loadPrivateKey', () => {
       }
     }
     expect(refusalOf(() => load(encrypted)).message).toMatch(/release\.key is encrypted/);
+    expect(refusalOf(() => load(encrypted, 'wrong')).hint).toContain('passphrase');
+    const spoilt = sec1.replace(/\nM.../, '\nMMMM'); // not encrypted: no passphrase could be the right one
+    expect(codeOf(() => load(spoilt))).toBe('KEY_INVALID');
   });
 
   it('says so too when the wrong passphrase happens to leave valid padding (1 in 256)', () => {

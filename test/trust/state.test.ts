@@ -82,6 +82,13 @@ describe('the file', () => {
     ['with a day that does not exist', change({ latestTime: '2026-02-30T10:00:00Z' })],
     ['with a time in no zone', change({ latestTime: '2026-11-23T10:00:00' })],
     ['with version 0', change({ policy: { ...state.policy, version: 0 } })],
+    ['with a list for a digest', change({ policy: { ...state.policy, digest: [state.policy.digest] } })],
+    ['with a number for a digest', change({ policy: { ...state.policy, digest: 7 } })],
+    [
+      'with a digest that is too long',
+      change({ policy: { ...state.policy, digest: `${state.policy.digest}0` } }),
+    ],
+    ['with text before a digest', change({ policy: { ...state.policy, digest: `x${state.policy.digest}` } })],
     ['nested too deeply', '['.repeat(5000)],
     ['much too large', change({}) + ' '.repeat(70_000)],
   ])('is refused when it is %s', (_, text) => {

@@ -49,7 +49,7 @@ async function imageAnchor(what: string, demand: ImageDemand, baseDir: string): 
   const bytes = await readAnchor(`${what}.trustedRoot`, trustedRoot, baseDir);
   return {
     anchor: digestOf(bytes),
-    identity: { identity, issuer, trust: readTrustedRoot(bytes, trustedRoot) },
+    identity: { subject: identity, issuer, trust: readTrustedRoot(bytes, trustedRoot) },
   };
 }
 
@@ -120,5 +120,5 @@ function fits({ by }: UpstreamSignature, asked: ImageAnchor | ModelAnchor): bool
   if ('key' in asked) return by === asked.key.fingerprint;
   if (typeof by === 'string') return false;
   if (!('identity' in asked)) return 'certificate' in by;
-  return 'identity' in by && by.identity === asked.identity.identity && by.issuer === asked.identity.issuer;
+  return 'identity' in by && by.identity === asked.identity.subject && by.issuer === asked.identity.issuer;
 }

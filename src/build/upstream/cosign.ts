@@ -7,8 +7,9 @@ import { z } from 'zod';
 import type { UpstreamSignature, UpstreamSigner } from '../../bundle/inventory.ts';
 import { parseJson } from '../../json.ts';
 import type { Digest } from '../../store/digest.ts';
+import { identityText } from '../../trust/identity.ts';
 import { Base64, checked, readEnvelope, STATEMENT } from './envelope.ts';
-import { describeIdentity, identify, type Identity } from './identity.ts';
+import { identify, type AskedIdentity } from './identity.ts';
 import { certificatesOf, NOTES, toBundle, type Annotations } from './legacy.ts';
 import { cosignHashesOf, hintsOf, isSignedBy, type UpstreamKey } from './keys.ts';
 import { doesNotFit, otherSigner, type Finding } from './verdict.ts';
@@ -19,7 +20,7 @@ const SIGN_PREDICATE = 'https://sigstore.dev/cosign/sign/v1';
 export const MAX_SIGNATURE_BYTES = 1024 * 1024;
 
 /** Whom the manifest names, with the digest of the file that says so. */
-export type ImageAnchor = { anchor: Digest } & ({ key: UpstreamKey } | { identity: Identity });
+export type ImageAnchor = { anchor: Digest } & ({ key: UpstreamKey } | { identity: AskedIdentity });
 
 /** What both forms come down to. */
 interface Candidate {
@@ -51,7 +52,7 @@ const Payload = z.object({
 
 /** Whom the manifest asks for, in words. */
 export const askedFor = (anchor: ImageAnchor): string =>
-  'key' in anchor ? `key ${anchor.key.fingerprint}` : describeIdentity(anchor.identity);
+  'key' in anchor ? `key ${anchor.key.fingerprint}` : identityText(anchor.identity);
 
 /**
  * Judges one Sigstore bundle that hangs on an image.
@@ -126,15 +127,15 @@ function judgeKey(candidate: Candidate, { key, fingerprint }: UpstreamKey): Find
   return otherSigner(hint === undefined ? 'another key' : `a key with the hint '${hint}'`);
 }
 
-function judgeIdentity({ certificates, bundle }: Candidate, asked: Identity): Finding | UpstreamSigner {
+function judgeIdentity({ certificates, bundle }: Candidate, asked: AskedIdentity): Finding | UpstreamSigner {
   if (certificates.length === 0) return otherSigner('a key without a certificate');
   const { json, artifact } = bundle();
   const found = identify(asked.trust, json, artifact);
   if (found === undefined) return otherSigner('a certificate that the trusted root does not vouch for');
-  const { identity, issuer } = asked;
+  const { subject, issuer } = asked;
   // Equality and nothing else: a prefix, a pattern or another case is somebody else.
-  const same = found.identity === identity && found.issuer === issuer;
-  return same ? { identity, issuer } : otherSigner(describeIdentity(found));
+  const same = found.subject === subject && found.issuer === issuer;
+  return same ? { identity: subject, issuer } : otherSigner(identityText(found));
 }
 
 const jsonOf = (bytes: Uint8Array, what: string): unknown =>

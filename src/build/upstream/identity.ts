@@ -6,21 +6,16 @@
 import { bundleFromJSON } from '@sigstore/bundle';
 import { SealiftError } from '../../errors.ts';
 import {
-  identityText,
   parseTrustedRoot,
   StrangersCertificate,
+  type Identity,
   type SigstoreTrust,
 } from '../../trust/identity.ts';
 
-/** Whom the manifest names, and the trusted root by which that is judged. */
-export interface Identity {
-  identity: string;
-  issuer: string;
+/** Whom the manifest names (its `identity` is the subject), and the trusted root by which that is judged. */
+export interface AskedIdentity extends Identity {
   trust: SigstoreTrust;
 }
-
-export const describeIdentity = ({ identity, issuer }: { identity: string; issuer: string }): string =>
-  identityText({ subject: identity, issuer });
 
 /**
  * Reads a trusted_root.json.
@@ -43,15 +38,10 @@ export function readTrustedRoot(bytes: Uint8Array, file: string): SigstoreTrust 
  * @returns undefined when no authority of the trusted root vouches for its certificate
  * @throws {Error} of any kind when anything else about it does not verify
  */
-export function identify(
-  trust: SigstoreTrust,
-  json: unknown,
-  artifact?: Uint8Array,
-): Pick<Identity, 'identity' | 'issuer'> | undefined {
+export function identify(trust: SigstoreTrust, json: unknown, artifact?: Uint8Array): Identity | undefined {
   const bundle = bundleFromJSON(json);
   try {
-    const { subject, issuer } = trust(bundle, artifact).identity;
-    return { identity: subject, issuer };
+    return trust(bundle, artifact).identity;
   } catch (error) {
     if (error instanceof StrangersCertificate) return undefined;
     throw error;

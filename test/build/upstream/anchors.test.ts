@@ -18,7 +18,7 @@ const trust = (): never => {
 const NOBODY: Anchors = { images: new Map(), models: new Map() };
 const ASKED = {
   key: { anchor, key: { key: publicKey, fingerprint } },
-  identity: { anchor, identity: { identity: 'maker', issuer: 'https://issuer.example', trust } },
+  identity: { anchor, identity: { subject: 'maker', issuer: 'https://issuer.example', trust } },
   authorities: { anchor, authorities: { roots: [], others: [] } },
 };
 const image = (asked: Anchors['images'] extends ReadonlyMap<string, infer T> ? T : never): Anchors => ({

@@ -28,7 +28,7 @@ await sigstore.close();
 const anchor = digestOf('anchor');
 const anchors: ImageAnchor[] = [
   { anchor, key },
-  { anchor, identity: { identity: 'a@b.example', issuer: 'https://issuer.example', trust } },
+  { anchor, identity: { subject: 'a@b.example', issuer: 'https://issuer.example', trust } },
 ];
 
 const statement = Buffer.from(
