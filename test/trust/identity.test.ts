@@ -221,6 +221,11 @@ describe('identities in a trust policy', () => {
     expect(trust?.digest).toMatch(/^sha256:[0-9a-f]{64}$/);
   });
 
+  it('may be several, as long as they differ', () => {
+    const other = CI.replace('name: ci', 'name: ci2').replace('ci.example/x', 'ci.example/y');
+    expect(policyWith(CI + other, ROOT).signers.map(({ name }) => name)).toEqual(['alice', 'ci', 'ci2']);
+  });
+
   it.each<[string, string, string, string]>([
     ['without a trusted root', CI, '', 'certificates need sigstore.trustedRoot'],
     [
