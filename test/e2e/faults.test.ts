@@ -3,11 +3,9 @@
  * Disks that are full, break or go away in the middle: each fault ends with its own code, leaves nothing half-done
  * under a final name, and the same command goes on afterwards. The faults are put in by strace, at random calls.
  */
-import { spawn } from 'node:child_process';
 import { cpSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { largeModel } from '../../fixtures/model.ts';
 import { peekBundle } from '../../src/bundle/peek.ts';
@@ -15,6 +13,7 @@ import { makeImage } from '../bench/data.ts';
 import { startDocker, type DockerEngine } from '../support/docker.ts';
 import { startHub, type HubFixture } from '../support/hub.ts';
 import { tinyImage } from '../support/images.ts';
+import { startLyingEngine } from '../support/lying-engine.ts';
 import { engineFlags, makeKeys, PROGRAM, provisionHome, sealift, type Keys } from '../support/stack.ts';
 import { runWithFault, type Fault } from '../support/strace.ts';
 import { freePort, makeDir, runOk, tempDir, type RunResult } from '../support/workspace.ts';
@@ -22,6 +21,7 @@ import { freePort, makeDir, runOk, tempDir, type RunResult } from '../support/wo
 /** Random calls that are hit for each kind of fault; scripts/soak raises it. */
 const ROUNDS = Number(process.env['SEALIFT_TEST_FAULTS'] ?? 3);
 const WEIGHTS = 24 * 1024 * 1024;
+const IMAGE = 64 * 1024 * 1024;
 /** About as many calls as it takes to move the weights, so that most rounds hit. */
 const CALLS = 20;
 
@@ -261,31 +261,31 @@ describe('install and verify', () => {
 
 describe('an engine that dies in the middle of a load', () => {
   const dir = join(work, 'dying');
-  const flags = (home: string, own: DockerEngine): string[] => ['--yes', '--home', home, ...engineFlags(own)];
 
   it('is reported, and the same command goes on when it is back', async () => {
     const home = await freshHome();
     const large = await largeImageBundle();
     const first = await startDocker({ dir });
-    const child = spawn(
-      process.execPath,
-      [PROGRAM.inside, 'install', large, ...flags(home, first), '--json', '--progress', 'json'],
-      { cwd: work, env: { ...process.env, ...first.composeEnv } },
-    );
-    const ended = new Promise<number | null>((done) => child.once('close', done));
-    const stdout: Buffer[] = [];
-    child.stdout.on('data', (chunk: Buffer) => void stdout.push(chunk));
-    await loadingBegun(child.stderr);
-    await first.stop({ keepData: true });
-    expect(await ended).not.toBe(0);
-    const { problem } = JSON.parse(Buffer.concat(stdout).toString()) as { problem: { code: string } };
+    const between = await startLyingEngine(first.socket);
+    between.lies.load = async (call) => {
+      await call.send(Readable.from(diesAfter(IMAGE / 4, call.archive, first), { objectMode: false }));
+    };
+    const run = (own: DockerEngine, socket = own.socket): Promise<RunResult> =>
+      sealift(['install', large, '--json', '--yes', '--home', home, ...engineFlags({ ...own, socket })], {
+        cwd: work,
+        side: 'inside',
+        env: { ...process.env, ...own.composeEnv },
+      });
+    const failed = await run(first, between.socket);
+    await between.stop();
+    expect(failed.code).not.toBe(0);
+    const { problem } = JSON.parse(failed.stdout) as { problem: { code: string } };
     expect(['ENGINE_FAILED', 'ENGINE_NOT_RUNNING', 'IMAGE_LOAD_FAILED', 'ROLLBACK_INCOMPLETE']).toContain(
       problem.code,
     );
     const again = await startDocker({ dir });
     try {
-      const env = { ...process.env, ...again.composeEnv };
-      await succeeds(sealift(['install', large, ...flags(home, again)], { cwd: work, side: 'inside', env }));
+      await succeeds(run(again));
       expect(await runOk('docker', ['-H', again.host, 'images', '-q'])).not.toBe('');
     } finally {
       await again.stop();
@@ -293,9 +293,8 @@ describe('an engine that dies in the middle of a load', () => {
   });
 });
 
-/** Big enough that the engine can be stopped while it loads. */
 async function largeImageBundle(): Promise<string> {
-  makeImage(join(work, 'large'), [1], 192 * 1024 * 1024);
+  makeImage(join(work, 'large'), [1], IMAGE);
   writeFileSync(
     join(work, 'large.yaml'),
     `apiVersion: sealift.dev/v1
@@ -311,12 +310,14 @@ images: { large: { from: 'oci:./large', as: docker.io/faults/large:1 } }
   return out;
 }
 
-/** Waits until bytes of an image have been sent. */
-async function loadingBegun(events: Readable): Promise<void> {
-  for await (const line of createInterface({ input: events })) {
-    const event = JSON.parse(line) as { type: string; id?: string; delta?: number };
-    if (event.type === 'item-progress' && event.id?.startsWith('image:') === true && (event.delta ?? 0) > 0)
-      break;
+/** What a client sends, as an engine gets it that is killed after so many bytes. */
+async function* diesAfter(bytes: number, archive: Readable, dying: DockerEngine): AsyncGenerator<Buffer> {
+  let passed = 0;
+  for await (const chunk of archive as AsyncIterable<Buffer>) {
+    yield chunk;
+    passed += chunk.length;
+    if (passed >= bytes) break;
   }
-  events.resume();
+  await dying.stop({ keepData: true, killed: true });
+  throw new Error('the engine died');
 }

@@ -39,8 +39,8 @@ export type DockerEngine = {
   host: string;
   /** Environment for the docker command and `docker compose`: this engine, and the Compose v2 plugin. */
   composeEnv: NodeJS.ProcessEnv;
-  /** Stops the engine with all its containers and removes every trace of it. */
-  stop(options?: { keepData?: boolean }): Promise<void>;
+  /** Stops the engine with all its containers and removes every trace of it; `killed` is how a crash looks. */
+  stop(options?: { keepData?: boolean; killed?: boolean }): Promise<void>;
 };
 
 export type DockerOptions = {
@@ -122,7 +122,10 @@ export async function launchEngine(options: LaunchOptions): Promise<DockerEngine
     socket,
     host: `unix://${socket}`,
     composeEnv: clientEnvironment(runDir, socket),
-    stop: ({ keepData = false } = {}) => stopEngine(parts, keepData),
+    stop: async ({ keepData = false, killed = false } = {}) => {
+      if (killed) await server.kill();
+      await stopEngine(parts, keepData);
+    },
   };
 }
 

@@ -146,6 +146,8 @@ export type Server = {
   exited: Promise<void>;
   /** Ends it by its process id: SIGTERM, and SIGKILL after `grace` milliseconds. */
   stop(grace?: number): Promise<void>;
+  /** Ends it with SIGKILL. */
+  kill(): Promise<void>;
 };
 
 /** Starts a long-running program that writes into `logFile` and gets SIGTERM if this process dies. */
@@ -173,6 +175,10 @@ export function startServer(
     output: () => readFileSync(logFile, 'utf8'),
     exited,
     stop: (grace = 10_000) => stopProcess(child, exited, grace),
+    kill: () => {
+      child.kill('SIGKILL');
+      return exited;
+    },
   };
 }
 
