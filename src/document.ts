@@ -8,7 +8,7 @@
  */
 import { isMap, isNode, isScalar, isSeq, LineCounter, parseDocument as parseYaml, visit } from 'yaml';
 import type { Document, Scalar, YAMLError } from 'yaml';
-import type { z } from 'zod';
+import type * as z from 'zod';
 import { SealiftError, type ErrorCode } from './errors.ts';
 
 /** Longest document that is read, in bytes: 12,000 configuration files. The parser needs up to 600 times as much. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import { didYouMean, MAX_DOCUMENT_BYTES, nearestKey, readDocument } from '../src/document.ts';
 import { SealiftError } from '../src/errors.ts';
 

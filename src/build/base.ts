@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The base of a delta, as a person has it: a bundle, its bundle.json, or a receipt brought back from the enclave. */
 import { open, readFile, stat } from 'node:fs/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { piecesOf, readContents } from '../bundle/delta.ts';
 import {
   DigestSchema,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The lock as a file: what a manifest resolved to. Canonical JSON, committed beside the manifest, read in diffs. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { DigestSchema, Inventory, InventoryModel } from '../bundle/inventory.ts';
 import { SealiftError } from '../errors.ts';
 import { canonicalJson, parseJson } from '../json.ts';

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The manifest (DESIGN §2): what is asked for, written by a person. */
-import { z } from 'zod';
+import * as z from 'zod';
 import {
   GatewaySpec,
   ImageRef,

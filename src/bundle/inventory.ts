@@ -4,7 +4,7 @@
  * Everything else that describes content (`index.json`, `manifest.json`, the model manifests) is derived from
  * it and from the image manifests, and compared.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { SealiftError } from '../errors.ts';
 import { canonicalJson, parseJson } from '../json.ts';
 import { isDigest, type Digest } from '../store/digest.ts';

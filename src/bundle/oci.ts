@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Image manifests and configs as they come from outside, read within bounds (OCI image-spec v1.1 manifest.md, config.md). */
-import { z } from 'zod';
+import * as z from 'zod';
 import { SealiftError, type ErrorCode } from '../errors.ts';
 import { parseJson } from '../json.ts';
 import { isDigest, type Digest } from '../store/digest.ts';

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { z } from 'zod';
+import * as z from 'zod';
 import { SealiftError } from '../errors.ts';
 import { parseJson } from '../json.ts';
 import { digestOf, hexOf, type Digest } from '../store/digest.ts';

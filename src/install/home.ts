@@ -6,7 +6,7 @@
  */
 import { mkdir, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { DigestSchema, Name, Version } from '../bundle/inventory.ts';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import { canonicalJson, parseJson } from '../json.ts';

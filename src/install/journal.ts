@@ -5,7 +5,7 @@
  * file is gone when no install is under way.
  */
 import { readFile, rm } from 'node:fs/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { DigestSchema } from '../bundle/inventory.ts';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import { canonicalJson, parseJson } from '../json.ts';

@@ -4,7 +4,7 @@
  * proved, what was started, and how to take it back. Beside it `receipt.sigstore.json`, when the host has a key.
  */
 import { readFile, rm } from 'node:fs/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { DigestSchema, Name, Size, Version } from '../bundle/inventory.ts';
 import { SealiftError } from '../errors.ts';
 import { parseJson } from '../json.ts';

@@ -7,7 +7,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { resolve } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { Name } from '../bundle/inventory.ts';
 import { readDocument } from '../document.ts';
 import { SealiftError } from '../errors.ts';

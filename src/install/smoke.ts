@@ -4,7 +4,7 @@
  * the gateway's container, because sealift itself opens nothing but unix sockets. The key goes to curl's stdin, never
  * into its arguments, which every process of the host can read.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { SealiftError } from '../errors.ts';
 import { parseJson } from '../json.ts';
 import type { Service } from './engines.ts';

@@ -4,7 +4,7 @@
  * with `check` whether the host is already as it wants it; `record` is all that taking it back needs, as data:
  * it goes to the journal before `apply` begins, so that a later process, without the bundle, can undo it.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { DigestSchema, Name, SafePath, Version } from '../bundle/inventory.ts';
 import type { Emit, ItemKind } from '../events.ts';
 import type { Store } from '../store/store.ts';

@@ -5,7 +5,7 @@
  * verified what by which policy. Its subject is SHA256SUMS, whose sha256 is the bundle's identity. What only
  * sealift reads stands in the predicate under `sealift_receipt`; consumers must ignore fields that they do not know.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { canonicalJson } from '../json.ts';
 import { hexOf, type Digest } from '../store/digest.ts';
 import { VERSION } from '../version.ts';

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Which bytes of a file are there, which are asked for together, and how that is written down. No input or output here. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseJson } from '../json.ts';
 
 /** Bytes `from` up to but not including `to`. */

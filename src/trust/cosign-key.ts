@@ -6,7 +6,7 @@
  */
 import { createPrivateKey, scryptSync, type KeyObject } from 'node:crypto';
 import { xsalsa20poly1305 } from '@noble/ciphers/salsa.js';
-import { z } from 'zod';
+import * as z from 'zod';
 import { SealiftError } from '../errors.ts';
 import { parseJson } from '../json.ts';
 

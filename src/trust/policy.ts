@@ -4,7 +4,7 @@
  * band, never from a bundle (THREATS.md T5).
  */
 import { createHash, type KeyObject } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { readDocument } from '../document.ts';
 import { SealiftError } from '../errors.ts';
 import { printable } from '../text.ts';

@@ -4,7 +4,7 @@
  * out; install/trust-state.ts reads and writes the file. What it is for: a policy that is swapped for another
  * one (THREATS.md T25), and a clock that is set back so that an expired key looks valid again (T26).
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { SealiftError } from '../errors.ts';
 import { canonicalJson, parseJson } from '../json.ts';
 import type { TrustPolicy } from './policy.ts';

@@ -4,7 +4,7 @@
  * signature (a hardware key by pkcs11-tool, a KMS by its command line); `keyless` is an identity that a Sigstore
  * instance certifies.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { readDocument } from '../../document.ts';
 import { isLoopback } from '../sources/address.ts';
 

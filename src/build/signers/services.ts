@@ -6,7 +6,7 @@
  */
 import { createHash, sign, X509Certificate, type KeyObject } from 'node:crypto';
 import type { Bundle } from '@sigstore/bundle';
-import { z } from 'zod';
+import * as z from 'zod';
 import { SealiftError } from '../../errors.ts';
 import type { Emit } from '../../events.ts';
 import { parseJson } from '../../json.ts';

@@ -4,7 +4,7 @@
  * tag of registries without that API) and manifests under tags that are made from a digest. Who may push decides
  * what is here, so everything is bounded and checked against the digest by which it is asked for.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { DigestSchema, Size, type Descriptor } from '../../bundle/inventory.ts';
 import { SealiftError } from '../../errors.ts';
 import { parseJson } from '../../json.ts';

@@ -6,7 +6,7 @@
 import { posix } from 'node:path';
 import zlib from 'node:zlib'; // whole: a named import of a newer function would fail before main can say why
 import { pipeline } from 'node:stream';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Descriptor } from '../../bundle/inventory.ts';
 import { parseImageConfig } from '../../bundle/oci.ts';
 import { SealiftError } from '../../errors.ts';

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What registries and layouts share: telling indexes from manifests, and choosing the platform. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { MANIFEST_TYPES, parseImageConfig, parseImageManifest } from '../../bundle/oci.ts';
 import { DigestSchema, Size, type Descriptor } from '../../bundle/inventory.ts';
 import { printable } from '../../text.ts';

@@ -3,7 +3,7 @@
  * cosign's two forms of an image signature, judged for one digest. Bytes in, finding out; whatever is wrong with
  * a candidate is a finding, never an exception, so that junk beside a good signature does no harm.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import type { UpstreamSignature, UpstreamSigner } from '../../bundle/inventory.ts';
 import { parseJson } from '../../json.ts';
 import type { Digest } from '../../store/digest.ts';

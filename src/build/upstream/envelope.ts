@@ -4,7 +4,7 @@
  * signatures. Read here rather than by @sigstore/bundle, which refuses the certificate chains of OMS and takes
  * unknown members and dirty base64.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseJson } from '../../json.ts';
 import { printable } from '../../text.ts';
 

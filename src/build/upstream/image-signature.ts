@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Looks up the signatures of an image in its registry, and takes the first that fits. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { DigestSchema, Size, type Descriptor, type UpstreamSignature } from '../../bundle/inventory.ts';
 import { SealiftError } from '../../errors.ts';
 import { parseJson } from '../../json.ts';

@@ -5,7 +5,7 @@
  * inclusion promise, timestamp. Nothing is verified here; @sigstore/verify does that with the bundle.
  */
 import { createHash, X509Certificate } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseJson } from '../../json.ts';
 import { Base64, checked } from './envelope.ts';
 

@@ -4,7 +4,7 @@
  * Methods `key` and `certificate`, serialization `files` with sha256. Bytes in, verdict out.
  */
 import { createHash, createPublicKey, sign, type KeyObject } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { isSafePath, type UpstreamSigner } from '../../bundle/inventory.ts';
 import { parseJson } from '../../json.ts';
 import { fromHex, hexOf, type Digest } from '../../store/digest.ts';
