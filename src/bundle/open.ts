@@ -156,8 +156,8 @@ export class VerifiedBundle {
     emit({ type: 'item-start', ...item, bytes: total });
     const onBytes = (delta: number): void => emit({ type: 'item-progress', id: item.id, delta });
     const blobs = [...this.#opened.blobs].map(([digest, extent]) => ({ digest, ...extent }));
-    const found = await this.#hashAll(blobs, { onBytes, signal: options.signal });
-    const bad = blobs.filter(({ digest }, i) => found[i] !== digest).map(({ digest }) => digest);
+    const differ = await this.#findDifferent(blobs, { onBytes, signal: options.signal });
+    const bad = blobs.map(({ digest }) => digest).filter((digest) => differ.has(digest));
     emit({ type: 'item-end', id: item.id, outcome: bad.length > 0 ? 'failed' : 'done' });
     const error = bad.length > 0 ? contentMismatch(bad, this.inventory) : undefined;
     const detail = error?.message ?? `${this.#opened.blobs.size} blobs, ${total} bytes, every byte as signed`;
@@ -170,42 +170,46 @@ export class VerifiedBundle {
     await this.#source.close();
   }
 
-  /** By all threads, in the order in which the blobs lie: media are read forwards. */
-  async #hashAll(
+  /** Blobs that are not what was signed; by all threads, if the medium has everything. */
+  async #findDifferent(
     blobs: readonly (Expected & Extent)[],
     options: TransferOptions,
-  ): Promise<(Digest | undefined)[]> {
+  ): Promise<ReadonlySet<Digest>> {
+    // The largest first, so that no thread is left alone with one at the end.
+    const ordered = blobs.toSorted((a, b) => b.size - a.size);
     const stretches = await Promise.all(
-      blobs.map(({ offset, size }) => this.#source.stretches(offset, size)),
+      ordered.map(({ offset, size }) => this.#source.stretches(offset, size)),
     );
     const here = stretches.filter((from) => from !== undefined);
-    if (here.length < blobs.length) return this.#hashOneByOne(blobs, options);
+    if (here.length < blobs.length) return this.#findDifferentOneByOne(blobs, options);
     const results = await transferAll(
       here.map((from) => ({ from })),
       options,
     );
-    return results.map((result, i) => {
+    const differ = new Set<Digest>();
+    for (const [i, result] of results.entries()) {
       if (result instanceof TransferError) throw this.#source.failed(result, here[i]!);
-      return result;
-    });
+      const { digest } = ordered[i]!;
+      if (result !== digest) differ.add(digest);
+    }
+    return differ;
   }
 
-  /** Of media that come one after another. Undefined for what is not what was signed. */
-  async #hashOneByOne(
+  /** In the order in which they lie: media come one after another. */
+  async #findDifferentOneByOne(
     blobs: readonly Expected[],
     { onBytes, signal }: TransferOptions,
-  ): Promise<(Digest | undefined)[]> {
-    const found: (Digest | undefined)[] = [];
+  ): Promise<ReadonlySet<Digest>> {
+    const differ = new Set<Digest>();
     for (const blob of blobs) {
       try {
         for await (const chunk of this.blob(blob, signal, true)) onBytes?.(chunk.length);
-        found.push(blob.digest);
       } catch (error) {
         if (!(error instanceof SealiftError) || error.code !== 'CONTENT_MISMATCH') throw error;
-        found.push(undefined);
+        differ.add(blob.digest);
       }
     }
-    return found;
+    return differ;
   }
 
   #extent({ digest, size }: Expected): Extent {
