@@ -3,7 +3,7 @@ import { SealiftError } from '../../errors.ts';
 import { printable } from '../../text.ts';
 import type { HttpResponse } from './http.ts';
 
-/** Answers in a row with another validator that make a change of it. */
+/** Answers with another validator, to one who asks, that make a change of it. */
 const STRANGERS = 4;
 
 /**
@@ -15,6 +15,8 @@ const STRANGERS = 4;
 export class Validators {
   readonly #what: string;
   readonly #known = new Map<string, string>();
+  /** Answers with another validator, to anyone who asks for a part of this content. */
+  #strangers = 0;
   #mixed = false;
 
   constructor(what: string) {
@@ -23,15 +25,15 @@ export class Validators {
 
   /** @throws {SealiftError} SOURCE_CHANGED */
   async unchanged(get: () => Promise<HttpResponse>): Promise<HttpResponse> {
-    for (let strangers = 0; ;) {
+    for (let tries = 1; ; tries++) {
+      const strangersBefore = this.#strangers;
       const response = await get();
       const { known, now } = this.#compare(response);
-      if (known === now || this.#mixed) {
-        this.#mixed ||= strangers > 0;
-        return response;
-      }
+      if (known === now) this.#mixed ||= strangersBefore > 0;
+      if (known === now || this.#mixed) return response;
+      this.#strangers++;
       response.discard();
-      if (++strangers === STRANGERS) throw this.#changed(known, now);
+      if (tries === STRANGERS) throw this.#changed(known, now);
     }
   }
 
