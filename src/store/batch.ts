@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { FileHandle } from 'node:fs/promises';
+import { giveBack } from '../memory.ts';
 
 /** Pieces wait for one another this long, in milliseconds: a slow connection is to be seen, and survive a kill. */
 const WAIT_MS = 250;
@@ -17,7 +18,10 @@ export class Batch {
   #to = 0;
   #begun = performance.now();
 
-  /** @param maxBytes writes when so much has come together; 0 writes every piece at once */
+  /**
+   * @param maxBytes writes when so much has come together, and gives back the memory of the pieces; 0 writes every piece
+   *   at once, and leaves its memory to others
+   */
   constructor(handle: FileHandle, maxBytes: number, onWritten: (from: number, to: number) => Promise<void>) {
     this.#handle = handle;
     this.#maxBytes = maxBytes;
@@ -43,6 +47,7 @@ export class Batch {
     const [pieces, from, to] = [this.#pieces, this.#from, this.#to];
     this.#pieces = [];
     await writeAll(this.#handle, pieces, from);
+    if (this.#maxBytes > 0) for (const piece of pieces) giveBack(piece);
     await this.#onWritten(from, to);
   }
 }

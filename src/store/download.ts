@@ -22,8 +22,8 @@ const BATCH_BYTES = 1024 * 1024;
 export interface Opened {
   /** Where the body really starts: 0 from servers that ignore ranges. */
   offset: number;
-  /** A chunk is the receiver's until it asks for the next one, or for good if they are `lasting`. */
   body: AsyncIterable<Uint8Array>;
+  /** A chunk is the receiver's for good, memory and all; else only until it asks for the next one. */
   lasting?: boolean;
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * The inside of a worker thread that moves and hashes bytes (transfer.ts has the outside): synchronous calls into one
- * buffer that stays in the processor's cache. Streams in one thread reach half of that, on one core.
+ * buffer. Streams in one thread reach half of that, on one core.
  */
-import { createHash, hash } from 'node:crypto';
+import { createHash, hash, type Hash } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { addProduct } from './combine.ts';
@@ -66,14 +66,31 @@ export interface Order {
 /** `moved` bytes since the last word; results in the order of the jobs. */
 export type Word = { moved: number } | { results: readonly (string | Trouble)[] };
 
-/** 256 KiB were fastest of 64 KiB to 4 MiB: large enough for the disk, small enough for the second-level cache. */
-const BUFFER_BYTES = 256 * 1024;
+/** Read and hashed at a time: the fastest of 64 KiB to 4 MiB, since it stays in the second-level cache. */
+const READ_BYTES = 256 * 1024;
+
+/** Written at a time. A disk that is written to past the page cache wants more in one call. */
+const BUFFER_BYTES = 1024 * 1024;
+
+/** What O_DIRECT wants memory, places and lengths to be multiples of, in bytes: enough for every disk. */
+const PAGE_BYTES = 4096;
+
+/** For less than this, opening a file once more does not pay. */
+const DIRECT_BYTES = 4 * 1024 * 1024;
 
 /** Bytes between two words on progress. */
 const WORD_BYTES = 8 * 1024 * 1024;
 
-const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+const buffer = pageAligned(BUFFER_BYTES);
 const ZEROS = Buffer.alloc(4096);
+
+/** WebAssembly's memory begins on a page; that of Buffers does not. (TypeScript knows it only where there is a DOM.) */
+function pageAligned(bytes: number): Buffer {
+  type Wasm = { Memory: new (size: { initial: number }) => { buffer: ArrayBuffer } };
+  const { WebAssembly: wasm } = globalThis as { WebAssembly?: Wasm };
+  if (wasm === undefined) return Buffer.allocUnsafeSlow(bytes); // node --jitless
+  return Buffer.from(new wasm.Memory({ initial: bytes / 65_536 }).buffer);
+}
 
 class Failure extends Error {
   readonly trouble: Trouble;
@@ -87,23 +104,37 @@ class Failure extends Error {
 
 const errno = (code: string, message: string): Error => Object.assign(new Error(message), { code });
 
-/** Where the next bytes go. */
+/**
+ * Where the next bytes go. Much data goes past the page cache (O_DIRECT), where the file system can do that: finding
+ * pages for hundreds of gigabytes and copying into them costs more time than all the rest, and drives out of memory
+ * what others have there.
+ */
 class Sink {
   readonly #stretches: readonly Stretch[];
+  /** The same files, open once more; undefined when all goes through the page cache. */
+  #direct: Map<number, number> | undefined;
   #index = 0;
   #done = 0;
 
   constructor(stretches: readonly Stretch[]) {
     this.#stretches = stretches;
+    const bytes = stretches.reduce((sum, { length }) => sum + length, 0);
+    if (bytes >= DIRECT_BYTES && constants.O_DIRECT !== undefined) this.#direct = new Map();
+  }
+
+  /** Bytes that are best written next: as many as lead to a page's beginning, or else the whole buffer. */
+  get wanted(): number {
+    const into = ((this.#stretches[this.#index]?.offset ?? 0) + this.#done) % PAGE_BYTES;
+    return this.#direct === undefined || into === 0 ? BUFFER_BYTES : PAGE_BYTES - into;
   }
 
   write(bytes: Uint8Array): void {
     for (let from = 0; from < bytes.length;) {
       const { fd, offset, length } = this.#stretches[this.#index]!;
-      const want = Math.min(length - this.#done, bytes.length - from);
+      const piece = bytes.subarray(from, from + length - this.#done);
       const at = offset + this.#done;
       try {
-        const written = want === 0 ? 0 : writeSync(fd, bytes, from, want, at);
+        const written = piece.length === 0 ? 0 : this.#writeSome(fd, piece, at);
         from += written;
         this.#done += written;
       } catch (error) {
@@ -114,6 +145,46 @@ class Sink {
         this.#done = 0;
       }
     }
+  }
+
+  #writeSome(fd: number, piece: Uint8Array, at: number): number {
+    const whole = piece.length - (piece.length % PAGE_BYTES);
+    if (whole > 0 && at % PAGE_BYTES === 0 && piece.byteOffset % PAGE_BYTES === 0) {
+      const written = this.#writeDirect(fd, piece.subarray(0, whole), at);
+      if (written > 0) return written;
+    }
+    return writeSync(fd, piece, 0, piece.length, at);
+  }
+
+  /** @returns 0 when it cannot be done here */
+  #writeDirect(fd: number, pages: Uint8Array, at: number): number {
+    try {
+      const direct = this.#direct?.get(fd) ?? this.#reopen(fd);
+      return direct === undefined ? 0 : writeSync(direct, pages, 0, pages.length, at);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
+      this.close();
+      return 0;
+    }
+  }
+
+  /** By the descriptor, since the name may be another's by now. Not every file system has O_DIRECT. */
+  #reopen(fd: number): number | undefined {
+    if (this.#direct === undefined) return undefined;
+    try {
+      const direct = openSync(`/proc/self/fd/${fd}`, constants.O_WRONLY | constants.O_DIRECT);
+      this.#direct.set(fd, direct);
+      return direct;
+    } catch {
+      this.close();
+      return undefined;
+    }
+  }
+
+  /** Closes what this has opened; what is written afterwards goes through the page cache. */
+  close(): void {
+    for (const fd of this.#direct?.values() ?? []) closeSync(fd);
+    this.#direct = undefined;
   }
 }
 
@@ -130,18 +201,26 @@ function moved(bytes: number): void {
   silence = 0;
 }
 
-/** Reads stretches to their end, each piece once, and hands it on. */
-function readAll(stretches: readonly Stretch[], stop: Int32Array, take: (piece: Uint8Array) => void): void {
-  for (const [stretch, { fd, offset, length }] of stretches.entries()) {
+/** Reads stretches to their end, hashes them, and writes them: each byte once. */
+function pump(from: readonly Stretch[], hasher: Hash, sink: Sink | undefined, stop: Int32Array): void {
+  let held = 0;
+  for (const [stretch, { fd, offset, length }] of from.entries()) {
     for (let done = 0; done < length;) {
       const place = { side: 'read', stretch, at: offset + done } as const;
       if (Atomics.load(stop, 0) !== 0) throw new Failure(errno('ECANCELED', 'stopped'), place);
-      const bytes = readPiece(fd, 0, Math.min(BUFFER_BYTES, length - done), place);
-      take(buffer.subarray(0, bytes));
+      const wanted = (sink?.wanted ?? READ_BYTES) - held;
+      const bytes = readPiece(fd, held, Math.min(READ_BYTES, wanted, length - done), place);
+      hasher.update(buffer.subarray(held, held + bytes));
       done += bytes;
+      held += bytes;
+      if (bytes === wanted) {
+        sink?.write(buffer.subarray(0, held));
+        held = 0;
+      }
       moved(bytes);
     }
   }
+  sink?.write(buffer.subarray(0, held));
 }
 
 function readPiece(fd: number, into: number, want: number, place: Omit<Trouble, 'code' | 'message'>): number {
@@ -180,14 +259,15 @@ function run(job: TransferJob, stop: Int32Array): string {
   const sink = to && new Sink(to);
   const [only] = from;
   const around = (before?.length ?? 0) + after;
-  if (from.length === 1 && only!.length + around <= BUFFER_BYTES) return small(only!, job, sink, stop);
+  if (from.length === 1 && only!.length + around <= READ_BYTES) return small(only!, job, sink, stop);
   const hasher = createHash('sha256');
-  if (before) sink?.write(before);
-  readAll(from, stop, (piece) => {
-    hasher.update(piece);
-    sink?.write(piece);
-  });
-  sink?.write(ZEROS.subarray(0, after));
+  try {
+    if (before) sink?.write(before);
+    pump(from, hasher, sink, stop);
+    sink?.write(ZEROS.subarray(0, after));
+  } finally {
+    sink?.close();
+  }
   return hasher.digest('hex');
 }
 
@@ -230,7 +310,7 @@ const MAX_SUM_BYTES = 4 * 1024 * 1024;
 function combine(job: CombineJob, stop: Int32Array): string {
   const { outputs, from, to } = job;
   const share = Math.min(MAX_SUM_BYTES, SUMS_BYTES / outputs.length);
-  const bytes = Math.max(1, Math.floor(share / BUFFER_BYTES)) * BUFFER_BYTES;
+  const bytes = Math.max(1, Math.floor(share / READ_BYTES)) * READ_BYTES;
   const sums = outputs.map(() => Buffer.allocUnsafeSlow(Math.min(bytes, roundUp(to - from))));
   for (let at = from; at < to; at += bytes) {
     const length = Math.min(bytes, to - at);
@@ -258,8 +338,8 @@ function addInput(
 ): void {
   const { fd, size } = inputs[input]!;
   const here = Math.min(length, size - at);
-  for (let done = 0; done < here; done += BUFFER_BYTES) {
-    const bytes = Math.min(BUFFER_BYTES, here - done);
+  for (let done = 0; done < here; done += READ_BYTES) {
+    const bytes = Math.min(READ_BYTES, here - done);
     fill({ fd, offset: at + done, length: bytes }, 0, input, stop);
     const whole = roundUp(bytes);
     buffer.fill(0, bytes, whole);

@@ -69,3 +69,19 @@ it('many pieces are one call', async () => {
   await handle.close();
   expect(calls).toBe(1);
 });
+
+it('gives memory back that is its own, and nothing else', async () => {
+  const handle = await open(join(dir, 'memory'), 'w+');
+  try {
+    for (const maxBytes of [0, 10]) {
+      const [own, part] = [new Uint8Array(6), new Uint8Array(6).subarray(1)];
+      const batch = new Batch(handle, maxBytes, async () => {});
+      await batch.add(own, 0);
+      await batch.add(part, 6);
+      await batch.flush();
+      expect([own.length, part.length]).toEqual([maxBytes === 0 ? 6 : 0, 5]);
+    }
+  } finally {
+    await handle.close();
+  }
+});

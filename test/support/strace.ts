@@ -5,14 +5,14 @@ import { join } from 'node:path';
 import { run, tempDir, type RunResult } from './workspace.ts';
 
 /** What happens at the call: SIGKILL before it is carried out, or an error instead of it. */
-export type Fault = 'signal=KILL' | `error=${'ENOSPC' | 'EIO' | 'ENODEV'}`;
+export type Fault = 'signal=KILL' | `error=${'ENOSPC' | 'EIO' | 'ENODEV' | 'EINVAL'}`;
 
 const env = (): NodeJS.ProcessEnv => ({ ...process.env, UV_THREADPOOL_SIZE: '1' }); // strace counts for each thread
 
 /**
  * Runs a Node program whose `n`th call of `syscall` (from 1) meets the fault.
  * @param syscall one, or several with commas between them
- * @param options.path only calls on this file count
+ * @param options.path only calls on this file count, or on any of these
  * @param options.stays every later call meets the fault, too: a stick that was pulled out stays away
  * @returns undefined when the program has ended without that many calls
  */
@@ -21,13 +21,14 @@ export async function runWithFault(
   syscall: string,
   n: number,
   fault: Fault,
-  options: { path?: string; stays?: boolean; cwd?: string; env?: NodeJS.ProcessEnv } = {},
+  options: { path?: string | string[]; stays?: boolean; cwd?: string; env?: NodeJS.ProcessEnv } = {},
 ): Promise<RunResult | undefined> {
   const log = join(tempDir('strace'), 'log');
   const when = `${n}${options.stays === true ? '+' : ''}`;
   const inject = ['-e', `trace=${syscall}`, '-e', `inject=${syscall}:${fault}:when=${when}`];
   // Without the filter of the kernel every call would stop a program that moves gigabytes.
-  const only = options.path === undefined ? [] : ['--seccomp-bpf', '-P', options.path];
+  const paths = [options.path ?? []].flat();
+  const only = paths.length === 0 ? [] : ['--seccomp-bpf', ...paths.flatMap((path) => ['-P', path])];
   const args = ['-f', '-qq', '-o', log, ...inject, ...only, process.execPath, ...argv];
   const { cwd } = options;
   const result = await run('strace', args, { env: { ...env(), ...options.env }, ...(cwd && { cwd }) });

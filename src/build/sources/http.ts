@@ -9,9 +9,11 @@
  */
 import http, { type IncomingHttpHeaders, type IncomingMessage } from 'node:http';
 import https from 'node:https';
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SealiftError } from '../../errors.ts';
 import { silent, type Emit } from '../../events.ts';
+import { giveBack } from '../../memory.ts';
 import { describeUrl, isLoopback, networkError, stallError } from './address.ts';
 import { bodyOf, drain, readBounded, throwIfAborted } from './body.ts';
 import { Proxies, proxyRefusal, type Proxy } from './proxy.ts';
@@ -229,6 +231,7 @@ export class HttpClient {
       const proxy = this.#proxyFor(url);
       const agent = proxy === undefined ? pair.direct : pair.proxied;
       const outgoing = module.request(url, { method, headers, agent, rejectUnauthorized: true });
+      outgoing.once('socket', giveBackWhatIsParsed);
       const stalled = setTimeout(() => outgoing.destroy(stallError(this.#stallMs)), this.#stallMs);
       const abort = (): unknown => outgoing.destroy(new Error('aborted'));
       signal?.addEventListener('abort', abort, { once: true });
@@ -278,6 +281,15 @@ export class HttpClient {
     const body = bodyOf(message, this.#stallMs, url, request);
     return { status, headers: message.headers, url, body, discard: () => drain(message) };
   }
+}
+
+/**
+ * node:http copies what it makes of a socket's bytes. It has set up its own listener when it tells of the socket, so this
+ * one comes after it, also on a connection that has been used before.
+ */
+function giveBackWhatIsParsed(socket: Socket): void {
+  socket.off('data', giveBack);
+  socket.on('data', giveBack);
 }
 
 function redirectTarget(message: IncomingMessage, url: URL, request: HttpRequest): URL | undefined {
