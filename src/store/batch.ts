@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { FileHandle } from 'node:fs/promises';
-import { giveBack } from '../memory.ts';
+import { giveBack } from './memory.ts';
 
 /** Pieces wait for one another this long, in milliseconds: a slow connection is to be seen, and survive a kill. */
 const WAIT_MS = 250;

@@ -13,7 +13,7 @@ import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SealiftError } from '../../errors.ts';
 import { silent, type Emit } from '../../events.ts';
-import { giveBack } from '../../memory.ts';
+import { giveBack } from '../../store/memory.ts';
 import { describeUrl, isLoopback, networkError, stallError } from './address.ts';
 import { bodyOf, drain, readBounded, throwIfAborted } from './body.ts';
 import { Proxies, proxyRefusal, type Proxy } from './proxy.ts';
