@@ -121,8 +121,9 @@ function demandSame(what: string, { digest, size }: Expected, listed: SourceFile
 export async function findMissing(needs: readonly Need[], context: SourceContext): Promise<Gathering> {
   const { store } = context;
   const found: Gathering = { ready: [], missing: [], bytes: 0 };
+  const present = await store.present(needs);
   for (const need of needs) {
-    if (await store.has(need)) {
+    if (present.has(need.digest)) {
       found.ready.push({ ...need, path: store.path(need.digest), again: need });
       continue;
     }

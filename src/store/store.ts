@@ -6,7 +6,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { constants, statSync } from 'node:fs';
-import { mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
 import { asSealiftError, SealiftError } from '../errors.ts';
@@ -40,6 +40,9 @@ export type StoreKind = 'durable' | 'cache';
 
 /** Writes a blob to where it is told, and returns only when its digest has matched. */
 export type Fill = (blob: Expected, to: readonly Stretch[], signal: AbortSignal) => Promise<void>;
+
+/** Blobs that are asked for together. */
+const MANY = 1000;
 
 /** Blobs that are placed at the same time: the disk has work while others are hashed. */
 const PLACED_AT_ONCE = 8;
@@ -75,6 +78,18 @@ export class Store {
     } catch {
       return false;
     }
+  }
+
+  /** Those of the blobs that are there. Of many, one look into the folder spares a look at each that is not. */
+  async present(blobs: readonly Expected[]): Promise<ReadonlySet<Digest>> {
+    const names = new Set(
+      blobs.length < MANY ? undefined : await readdir(join(this.root, 'blobs', 'sha256')),
+    );
+    const present = new Set<Digest>();
+    for (const blob of blobs)
+      if ((blobs.length < MANY || names.has(hexOf(blob.digest))) && (await this.has(blob)))
+        present.add(blob.digest);
+    return present;
   }
 
   /**
