@@ -10,7 +10,7 @@ import { asItem, byKey, SOURCES, type Sources } from './context.ts';
 import { storeImageMeta } from './image.ts';
 import { lockModel } from './lock-model.ts';
 import type { LockTrust } from './lock-signature.ts';
-import { lockBytes, LockSchema, type Lock, type LockedImage } from './lockfile.ts';
+import { lockBytes, LockSchema, type Lock, type LockedImage, type LockedModel } from './lockfile.ts';
 import { manifestDigest, type Manifest } from './manifest.ts';
 import { inParallel } from './pool.ts';
 import type { ResolvedImage, SourceContext } from './sources/source.ts';
@@ -59,14 +59,14 @@ async function resolveAll(
   const configs = await lockConfigs(manifest, context.baseDir);
   warnOfCollisions(Object.keys(manifest.configs), context);
   context.emit({ type: 'stage', name: 'lock' });
-  const images = await inParallel(byKey(manifest.images), context.signal, ([name, entry], signal) =>
-    lockImage(name, entry, { ...context, signal }, sources, trust),
-  );
-  refuseTwoMeanings(images);
-  const models = [];
-  // One after the other: the files of one model already use all transfers.
-  for (const [name, entry] of byKey(manifest.models))
-    models.push(await lockModel(name, entry, context, sources, trust));
+  const images: LockedImage[] = [];
+  const models: LockedModel[] = [];
+  // Together: while an engine or a registry is being waited for, files can be hashed.
+  const parts = [
+    async (part: SourceContext) => void images.push(...(await lockImages(manifest, part, sources, trust))),
+    async (part: SourceContext) => void models.push(...(await lockModels(manifest, part, sources, trust))),
+  ];
+  await inParallel(parts, context.signal, (part, signal) => part({ ...context, signal }));
   return checked({
     apiVersion: 'sealift.dev/v1',
     kind: 'Lock',
@@ -77,6 +77,32 @@ async function resolveAll(
     models,
     configs,
   });
+}
+
+async function lockImages(
+  manifest: Manifest,
+  context: SourceContext,
+  sources: Sources,
+  trust: LockTrust,
+): Promise<LockedImage[]> {
+  const images = await inParallel(byKey(manifest.images), context.signal, ([name, entry], signal) =>
+    lockImage(name, entry, { ...context, signal }, sources, trust),
+  );
+  refuseTwoMeanings(images);
+  return images;
+}
+
+/** One after the other: the files of one model already use all transfers. */
+async function lockModels(
+  manifest: Manifest,
+  context: SourceContext,
+  sources: Sources,
+  trust: LockTrust,
+): Promise<LockedModel[]> {
+  const models: LockedModel[] = [];
+  for (const [name, entry] of byKey(manifest.models))
+    models.push(await lockModel(name, entry, context, sources, trust));
+  return models;
 }
 
 async function lockImage(
