@@ -40,24 +40,28 @@ const parent = values.dir ?? join(repoRoot, '.cache');
 mkdirSync(parent, { recursive: true });
 const work = await mkdtemp(join(parent, 'bench-'));
 let rig: Rig | undefined;
+const rows: Row[] = [];
 try {
   rig = await makeRig(work, gib);
   // A virtual machine pays for memory and disk that it touches for the first time; the first job must not pay for all.
   await shell('cp -r weights warm && sync -f warm && rm -r warm', work);
-  const rows: Row[] = [];
   const needed = only.some((name) => name === 'verify' || name === 'install') ? ['build', ...only] : only;
   for (const [name, job] of Object.entries(JOBS)) {
     if (!needed.includes(name)) continue;
     console.error(`bench: ${name}`);
     rows.push(...(await job(rig)));
   }
+} finally {
+  if (rows.length > 0) print(); // also what was measured before a job failed
+  await rig?.stop();
+  removeTree(work);
+  rmSync(work, { recursive: true, force: true });
+}
+
+function print(): void {
   const [cpu] = cpus();
   console.log(
     `${cpus().length} cores of ${cpu?.model ?? '?'}, ${(totalmem() / GIB).toFixed(0)} GiB of memory, ${gib} GiB of weights and layers\n`,
   );
   printTable(rows, console.log);
-} finally {
-  await rig?.stop();
-  removeTree(work);
-  rmSync(work, { recursive: true, force: true });
 }

@@ -6,7 +6,7 @@ import { person } from '../support/sample.ts';
 import { sparseBundle } from '../support/sparse.ts';
 import { makeSmallFiles } from './data.ts';
 import { shell, together, type Cost } from './measure.ts';
-import { GIB, install, sealift, uninstall, writeManifest, type Rig } from './rig.ts';
+import { freshHome, GIB, install, sealift, uninstall, writeManifest, type Rig } from './rig.ts';
 import type { Row } from './table.ts';
 
 const clear = (rig: Rig, ...names: string[]): void => {
@@ -30,9 +30,10 @@ async function oneFile(rig: Rig, gib: number): Promise<Cost> {
     ...store,
     ...rig.keys.flags,
   ]);
-  const installed = await install(rig, 'one.tar');
-  await uninstall(rig);
-  clear(rig, 'one', 'one.tar', 'one-store');
+  await freshHome(rig.work, 'one-home', rig.keys); // a host takes a version only once
+  const installed = await install(rig, 'one.tar', 'one-home');
+  await uninstall(rig, 'one-home');
+  clear(rig, 'one', 'one.tar', 'one-store', 'one-home');
   return together(lock, build, installed);
 }
 
