@@ -14,7 +14,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/e2e/**', 'test/engines/**', ...WITH_ENGINE], // engines: scripts/test-engines
+          exclude: ['test/e2e/**', 'test/container-engines/**', ...WITH_ENGINE], // scripts/test-engines
           testTimeout: 30_000,
           hookTimeout: 120_000,
         },

@@ -278,6 +278,11 @@ export const ERRORS = {
     exit: 20,
     about: 'This sealift has no row for the engine that a service of the bundle names.',
   },
+  SERVICE_UNFIT: {
+    exit: 2,
+    about:
+      'The engine of a service could not run what the manifest carries for it: a model in a form that it does not serve, files that are missing, an option that its release does not know. Found at the staging box, because nobody could mend it in the enclave.',
+  },
   HOST_CHANGED: {
     exit: 20,
     about:

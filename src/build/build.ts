@@ -21,6 +21,7 @@ import { deltaOn, readBase } from './base.ts';
 import { claimStore } from './claim.ts';
 import { storeConfigs } from './configs.ts';
 import { byKey, SOURCES, type Sources } from './context.ts';
+import { checkServices } from './fitness.ts';
 import { collect, findMissing, listNeeds, type Gathering, type Need } from './gather.ts';
 import { ownSignature } from './lock-signature.ts';
 import type { Lock } from './lockfile.ts';
@@ -138,7 +139,9 @@ async function prepare(input: BuildInput, out: string, stale: number): Promise<P
     if (own) await store.addBytes(own.bytes);
   }
   const needs = await listNeeds(lock, context, sources);
-  const inventory = await withBase(composeInventory(manifest, lock), input.base, store);
+  const whole = composeInventory(manifest, lock);
+  await checkServices(whole, needs, context);
+  const inventory = await withBase(whole, input.base, store);
   const omitted = new Set(inventory.base?.omits.map(({ digest }) => digest));
   const plan = await planBundle(inventory, provenanceOf(inventory, manifest, lock), store);
   const { volumeBytes, parity = 0 } = input;

@@ -128,7 +128,7 @@ const OptionValue = z.union([
 
 /** A service of the stack, the same in the manifest and in the inventory. */
 export const ServiceSpec = z.strictObject({
-  engine: Name.describe('Inference engine, a row of the installer: vllm'),
+  engine: Name.describe('Inference engine: vllm, sglang, llama-cpp or localai'),
   image: Name.describe('Key of the image under images'),
   model: Name.describe('Key of the model under models'),
   gpus: z.number().int().min(0).max(64).default(0).describe('Number of GPUs the service gets'),
@@ -140,7 +140,9 @@ export const ServiceSpec = z.strictObject({
       OptionValue,
     )
     .default({})
-    .describe("The engine's own options, without the leading --"),
+    .describe(
+      "The engine's own options, without the leading --. A path /models/NAME mounts that model, too; the bundle's configs are under /configs",
+    ),
 });
 export type ServiceSpec = z.infer<typeof ServiceSpec>;
 

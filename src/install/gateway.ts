@@ -5,7 +5,7 @@
  * included files at 0600, so that this file can be shown to anyone. Names are of the inventory's `Name` form
  * and paths come from the engine rows; `quoted` guards all the same.
  */
-import type { Service } from './engines.ts';
+import type { Service } from '../engines/index.ts';
 import type { ApiKey, Site } from './site.ts';
 
 /** Inside the container: not below 1024, so that nginx needs no capability to bind. */

@@ -3,7 +3,7 @@
 import { expectedId } from './engine-client.ts';
 import type { Expected } from '../store/digest.ts';
 import type { VerifiedBundle } from '../bundle/open.ts';
-import type { Service } from './engines.ts';
+import type { Service } from '../engines/index.ts';
 import { releaseName } from './home.ts';
 import type { Override } from './override.ts';
 import type { Receipt } from './receipt.ts';

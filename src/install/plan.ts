@@ -8,7 +8,7 @@ import type { Digest } from '../store/digest.ts';
 import { Store } from '../store/store.ts';
 import { borrowedBytes, demandBase, type Borrowed } from './base.ts';
 import { expectedId, EngineClient } from './engine-client.ts';
-import { servicesOf, type Service } from './engines.ts';
+import { servicesOf, type Service } from '../engines/index.ts';
 import { releaseName, type Home } from './home.ts';
 import { readHostKey, type HostKey } from './host-key.ts';
 import { composeFinder, type Compose } from './host.ts';

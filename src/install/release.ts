@@ -9,11 +9,12 @@ import { join } from 'node:path';
 import type { Inventory } from '../bundle/inventory.ts';
 import { canonicalJson } from '../json.ts';
 import { digestOf, type Digest } from '../store/digest.ts';
-import type { Service } from './engines.ts';
+import type { Service } from '../engines/index.ts';
 import { renderApiKeys, renderNginx, renderUpstream } from './gateway.ts';
 import { absent, releaseName, type Home } from './home.ts';
 import type { ApiKey, Site } from './site.ts';
-import { projectName, renderCompose } from './targets/compose.ts';
+import { configFile, projectName, renderCompose } from './targets/compose.ts';
+import { configsPath } from './steps/config.ts';
 import type { TlsFiles } from './tls.ts';
 
 /** All that a release's files depend on, except secrets. */
@@ -59,6 +60,7 @@ export function renderRelease(spec: ReleaseSpec, secrets: ReleaseSecrets): Map<s
   for (const service of spec.services) {
     const key = secrets.engineKeys.get(service.name)!;
     put(`secrets/gateway/upstream-${service.name}.conf`, renderUpstream(key), 0o600);
+    for (const [i, { content }] of service.files.entries()) put(configFile(service.name, i), content, 0o644);
     put(`secrets/${service.name}.env`, `${service.keyVariable}=${key}\n`, 0o600);
   }
   put('compose.yaml', compose(spec, digestOfFiles(files)), 0o644);
@@ -82,6 +84,7 @@ function compose(spec: ReleaseSpec, files: Digest): string {
     gatewayImage: inventory.gateway!.image,
     site: spec.site,
     modelFolders: new Map([...spec.modelPaths].map(([name, path]) => [name, home.path(path)])),
+    configFolder: home.path(configsPath(inventory.configs)),
     cacheFolder: (service, i) => home.path(cachePath(inventory.name, service, i)),
     releaseFolder: home.releaseFolder(release),
     ownedByRoot: process.getuid?.() === 0,

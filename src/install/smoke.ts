@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The smoke test: one real chat request for each service, over https and through nginx. curl sends it inside
+ * The smoke test: one real request for each service, over https and through nginx. curl sends it inside
  * the gateway's container, because sealift itself opens nothing but unix sockets. The key goes to curl's stdin, never
  * into its arguments, which every process of the host can read.
  */
 import * as z from 'zod';
 import { SealiftError } from '../errors.ts';
 import { parseJson } from '../json.ts';
-import type { Service } from './engines.ts';
+import type { Service } from '../engines/index.ts';
 import type { EngineClient } from './engine-client.ts';
 import { GATEWAY_PORT } from './gateway.ts';
 import type { ApiKey, Site } from './site.ts';
@@ -35,6 +35,10 @@ const Choice = z.object({
 const Answer = z.object({
   model: z.string(),
   choices: z.array(Choice).min(1),
+});
+const Vectors = z.object({
+  model: z.string(),
+  data: z.array(z.object({ embedding: z.array(z.number()).min(1) })).min(1),
 });
 
 export interface SmokeInput {
@@ -69,14 +73,9 @@ export async function smokeTest(input: SmokeInput): Promise<SmokeAnswer[]> {
  * demands more instead: the very key of the certificate that site.yaml names (curl checks it in either case).
  */
 export function curlConfig(input: SmokeInput, service: Service, prefix: string): string {
-  const body = {
-    model: service.servedModel,
-    messages: [{ role: 'user', content: 'Reply with the one word: ready' }],
-    max_tokens: MAX_TOKENS,
-    temperature: 0,
-  };
+  const { path, body } = question(service);
   return [
-    `url = ${quoted(`https://${input.site.hostName}:${GATEWAY_PORT}${prefix}/v1/chat/completions`)}`,
+    `url = ${quoted(`https://${input.site.hostName}:${GATEWAY_PORT}${prefix}${path}`)}`,
     `connect-to = ${quoted(`::127.0.0.1:${GATEWAY_PORT}`)}`,
     'insecure',
     `pinnedpubkey = ${quoted(`sha256//${input.tls.publicKeyPin}`)}`,
@@ -92,6 +91,12 @@ export function curlConfig(input: SmokeInput, service: Service, prefix: string):
   ].join('\n');
 }
 
+function question({ servedModel: model, purpose }: Service): { path: string; body: object } {
+  if (purpose === 'embeddings') return { path: '/v1/embeddings', body: { model, input: 'ready' } };
+  const messages = [{ role: 'user', content: 'Reply with the one word: ready' }];
+  return { path: '/v1/chat/completions', body: { model, messages, max_tokens: MAX_TOKENS, temperature: 0 } };
+}
+
 const quoted = (text: string): string => `"${text.replace(/["\\]/g, '\\$&')}"`;
 
 function judge(
@@ -105,18 +110,31 @@ function judge(
   const said = withoutSecrets(plainLine(ran.code === 0 ? body : ran.stderr), secrets);
   if (ran.code !== 0) throw failed(service, `curl ended with status ${ran.code}`, said);
   if (status !== '200') throw failed(service, `the gateway answered ${plainLine(status, 16)}`, said);
-  const parsed = Answer.safeParse(
-    parseJson(Buffer.from(body), 'the answer to the smoke test', 'SMOKE_TEST_FAILED', MAX_ANSWER_BYTES),
+  const json = parseJson(
+    Buffer.from(body),
+    'the answer to the smoke test',
+    'SMOKE_TEST_FAILED',
+    MAX_ANSWER_BYTES,
   );
-  const choice = parsed.data?.choices[0];
-  if (!parsed.success || !hasSpoken(choice!)) throw failed(service, 'the answer holds no text', said);
-  if (parsed.data.model !== service.servedModel)
-    throw failed(service, `the answer is from model ${plainLine(parsed.data.model, 100)}`, said);
-  return {
-    service: service.name,
-    model: parsed.data.model,
-    answer: plainLine(choice!.message.content?.trim() ?? '', 200),
-  };
+  const { model, answer } = service.purpose === 'chat' ? spoken(json) : embedded(json);
+  if (answer === undefined) throw failed(service, 'the answer holds no text', said);
+  if (model !== service.servedModel)
+    throw failed(service, `the answer is from model ${plainLine(model, 100)}`, said);
+  return { service: service.name, model, answer };
+}
+
+/** @returns no answer when it is none */
+function spoken(json: unknown): { model: string; answer?: string } {
+  const parsed = Answer.safeParse(json).data;
+  const choice = parsed?.choices[0];
+  if (!parsed || !hasSpoken(choice!)) return { model: '' };
+  return { model: parsed.model, answer: plainLine(choice!.message.content?.trim() ?? '', 200) };
+}
+
+function embedded(json: unknown): { model: string; answer?: string } {
+  const parsed = Vectors.safeParse(json).data;
+  if (!parsed) return { model: '' };
+  return { model: parsed.model, answer: `a vector of ${parsed.data[0]!.embedding.length} numbers` };
 }
 
 /** A model that thinks before it speaks may use up its few tokens on that. */
@@ -125,10 +143,6 @@ const hasSpoken = ({ message, finish_reason }: z.infer<typeof Choice>): boolean 
   finish_reason === 'length';
 
 const failed = (service: Service, why: string, said: string): SealiftError =>
-  new SealiftError(
-    'SMOKE_TEST_FAILED',
-    `a chat request to ${service.name} through the gateway failed: ${why}`,
-    {
-      details: said === '' ? [] : [['answer', said]],
-    },
-  );
+  new SealiftError('SMOKE_TEST_FAILED', `a request to ${service.name} through the gateway failed: ${why}`, {
+    details: said === '' ? [] : [['answer', said]],
+  });

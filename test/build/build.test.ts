@@ -72,7 +72,7 @@ test('a built bundle opens, is signed by each signer, and holds what the lock sa
     name: 'demo',
     version: '1.0.0',
     created: '2026-11-23T10:00:00Z',
-    services: [{ name: 'chat', engine: 'vllm', image: 'engine', model: 'tiny', gpus: 0, options: {} }],
+    services: [{ name: 'chat', engine: 'vllm', image: 'engine', model: 'tiny', gpus: 0 }],
     gateway: { image: 'gateway' },
   });
 });
@@ -346,6 +346,8 @@ async function realSite(): Promise<{ baseDir: string; manifest: Manifest }> {
     shared: true,
   });
   mkdirSync(join(baseDir, 'weights/sub folder'), { recursive: true });
+  writeFileSync(join(baseDir, 'weights/config.json'), '{}');
+  writeFileSync(join(baseDir, 'weights/tokenizer.json'), '{}');
   writeFileSync(join(baseDir, 'weights/model.safetensors'), Buffer.alloc(3_000_000, 7));
   writeFileSync(join(baseDir, 'weights/LICENSE'), 'free');
   writeFileSync(join(baseDir, 'weights/empty.txt'), '');

@@ -118,7 +118,7 @@ models:
 configs:
   prometheus.yml: ./prometheus.yml
 services:
-  chat: { engine: vllm, image: engine, model: tiny }
+  chat: { engine: vllm, image: engine, model: tiny, options: { skip-tokenizer-init: true } }
 gateway: { image: gateway }
 `;
 

@@ -4,8 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
 import { describe, expect, it } from 'vitest';
-import { Inventory } from '../../src/bundle/inventory.ts';
-import { servicesOf, type Service } from '../../src/install/engines.ts';
+import { servicesOf, type Service } from '../../src/engines/index.ts';
 import { renderApiKeys, renderNginx, renderUpstream, SECRETS_TARGET } from '../../src/install/gateway.ts';
 import { parseSite } from '../../src/install/site.ts';
 import {
@@ -15,6 +14,7 @@ import {
   type ComposeInput,
 } from '../../src/install/targets/compose.ts';
 import type { Digest } from '../../src/store/digest.ts';
+import { inventoryOf, modelOf } from '../engines/samples.ts';
 import { makeCertificate } from '../support/stack.ts';
 import { findCommand, run, tempDir } from '../support/workspace.ts';
 import { siteText } from './rig.ts';
@@ -22,98 +22,9 @@ import { siteText } from './rig.ts';
 const digest = (c: string): Digest => `sha256:${c.repeat(64)}`;
 const site = parseSite(siteText(8443), 'site.yaml');
 
-function inventory(services: object[], gateway = true): Inventory {
-  return Inventory.parse({
-    apiVersion: 'sealift.dev/v1',
-    kind: 'Inventory',
-    name: 'demo.one',
-    version: '1.0.0',
-    platform: 'linux/amd64',
-    created: '2026-11-23T10:00:00Z',
-    images: [],
-    models: [],
-    configs: [],
-    services,
-    ...(gateway ? { gateway: { image: 'gateway' } } : {}),
-  });
-}
-
 const chat = { name: 'chat', engine: 'vllm', image: 'engine', model: 'tiny' };
-const servicesFrom = (...specs: object[]): Service[] => servicesOf(inventory(specs));
-
-describe('the row of vllm', () => {
-  const args = (options: object, gpus = 0): readonly string[] =>
-    servicesFrom({ ...chat, gpus, options })[0]!.command;
-
-  it('gives the model first, then its own options, then those of the bundle', () => {
-    expect(
-      args({
-        'max-model-len': 8192,
-        'enable-auto-tool-choice': true,
-        'enable-prefix-caching': false,
-        seed: -1,
-      }),
-    ).toEqual(
-      (
-        '/models/tiny --host 0.0.0.0 --port 8000 --served-model-name tiny ' +
-        '--max-model-len 8192 --enable-auto-tool-choice --no-enable-prefix-caching --seed=-1'
-      ).split(' '),
-    );
-  });
-
-  it('uses all GPUs of the service, unless the bundle says how', () => {
-    expect(args({}, 4).join(' ')).toContain('--tensor-parallel-size 4');
-    expect(args({}, 1).join(' ')).not.toContain('parallel');
-    expect(args({ 'pipeline-parallel-size': 4 }, 4).join(' ')).not.toContain('tensor-parallel');
-    expect(servicesFrom({ ...chat, gpus: 2 })[0]!.shmBytes).toBeGreaterThan(2 ** 30);
-  });
-
-  it('keeps the engine off the hub', () => {
-    expect(servicesFrom(chat)[0]!.env).toMatchObject({
-      HF_HUB_OFFLINE: '1',
-      TRANSFORMERS_OFFLINE: '1',
-      VLLM_NO_USAGE_STATS: '1',
-    });
-  });
-
-  it.each(['host', 'port', 'api-key', 'served-model-name', 'model'])(
-    'does not let a bundle set %s',
-    (option) => {
-      expect(() => servicesFrom({ ...chat, options: { [option]: 'x' } })).toThrow(
-        expect.objectContaining({ code: 'SERVICE_UNSUPPORTED' }),
-      );
-    },
-  );
-});
-
-describe('services that cannot be run', () => {
-  it('name the rows there are', () => {
-    expect(() => servicesFrom({ ...chat, engine: 'tgi' })).toThrow(
-      expect.objectContaining({
-        code: 'SERVICE_UNSUPPORTED',
-        message: expect.stringContaining("'tgi'"),
-        hint: 'it knows: vllm',
-      }),
-    );
-    expect(() => servicesFrom({ ...chat, engine: 'constructor' })).toThrow(
-      expect.objectContaining({ code: 'SERVICE_UNSUPPORTED' }),
-    );
-  });
-
-  it('are refused without a gateway', () => {
-    expect(() => servicesOf(inventory([chat], false))).toThrow(
-      expect.objectContaining({ code: 'SERVICE_UNSUPPORTED' }),
-    );
-  });
-
-  it('a new engine needs only a row', () => {
-    const row = { reserved: [], service: () => ({ ...servicesFrom(chat)[0]!, engine: 'other', port: 9 }) };
-    expect(servicesOf(inventory([{ ...chat, engine: 'other' }]), { other: row })[0]).toMatchObject({
-      engine: 'other',
-      port: 9,
-    });
-  });
-});
+const tiny = modelOf('tiny', ['model.safetensors', 'tiny.gguf']);
+const servicesFrom = (...specs: object[]): Service[] => servicesOf(inventoryOf(specs, [tiny]));
 
 const composeInput = (services: Service[], more: Partial<ComposeInput> = {}): ComposeInput => ({
   project: 'sealift-demo',
@@ -128,6 +39,7 @@ const composeInput = (services: Service[], more: Partial<ComposeInput> = {}): Co
   gatewayImage: 'gateway',
   site,
   modelFolders: new Map([['tiny', '/home/models/tiny/c']]),
+  configFolder: '/home/configs/c',
   cacheFolder: (service, i) => `/home/caches/demo/${service}-${i}`,
   releaseFolder: '/home/releases/demo-1.0.0',
   ownedByRoot: true,
@@ -169,6 +81,30 @@ describe('compose.yaml', () => {
       read_only: true,
       bind: { create_host_path: false },
     });
+  });
+
+  it('mounts what configures an engine, and replaces an entry point that does not serve', () => {
+    const [local, other] = servicesFrom(
+      { ...chat, engine: 'localai', options: { backend: 'llama-cpp' } },
+      { ...chat, name: 'other', engine: 'sglang' },
+    );
+    const two = rendered([{ ...local!, configsTarget: '/configs' }, other!]);
+    const mounts = two.services['chat']!['volumes'] as {
+      source: string;
+      target: string;
+      read_only: boolean;
+    }[];
+    expect(mounts.filter(({ read_only }) => read_only).map(({ source, target }) => [source, target])).toEqual(
+      [
+        ['/home/models/tiny/c', '/models/tiny'],
+        ['/home/configs/c', '/configs'],
+        ['/home/releases/demo-1.0.0/engines/chat-0', '/etc/sealift/models.yaml'],
+      ],
+    );
+    expect(two.services['chat']).not.toHaveProperty('entrypoint');
+    expect(two.services['other']!['entrypoint']).toEqual(
+      [...other!.entrypoint!].map((a) => a.replaceAll('$', '$$$$')),
+    );
   });
 
   it('gives every service GPUs of its own', () => {
@@ -246,6 +182,7 @@ describe('nginx.conf', () => {
       '/v1/completions',
       '/v1/embeddings',
       '/v1/models',
+      '/v1/responses',
     ]);
     expect(conf).toContain('location / { return 404; }');
   });

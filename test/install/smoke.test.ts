@@ -2,16 +2,20 @@
 /** What counts as an answer of a model to the smoke test. */
 import { describe, expect, it } from 'vitest';
 import type { EngineClient } from '../../src/install/engine-client.ts';
-import type { Service } from '../../src/install/engines.ts';
+import type { Service } from '../../src/engines/index.ts';
 import { parseSite } from '../../src/install/site.ts';
 import { smokeTest, type SmokeAnswer } from '../../src/install/smoke.ts';
 import { siteText } from './rig.ts';
 
-const services = [{ name: 'chat', servedModel: 'tiny' } as Service];
+const services = [{ name: 'chat', servedModel: 'tiny', purpose: 'chat' } as Service];
 
 /** An engine whose gateway gets this answer; `asked` collects what curl was told. */
 function answering(choice: object, asked: string[] = []): Promise<SmokeAnswer[]> {
-  const body = JSON.stringify({ model: 'tiny', choices: [choice] });
+  return asking(services, { model: 'tiny', choices: [choice] }, asked);
+}
+
+function asking(of: readonly Service[], answer: object, asked: string[]): Promise<SmokeAnswer[]> {
+  const body = JSON.stringify(answer);
   const engine = {
     containers: () => Promise.resolve([{ id: 'g', service: 'gateway', state: 'running' }]),
     exec: (_id: string, _argv: string[], input: string) => {
@@ -21,7 +25,14 @@ function answering(choice: object, asked: string[] = []): Promise<SmokeAnswer[]>
   } as unknown as EngineClient;
   const apiKey = { name: 'default', key: 'sk-0123456789012345678901234567' };
   const site = parseSite(siteText(8443), 'site.yaml');
-  return smokeTest({ engine, project: 'sealift-demo', services, site, tls: { publicKeyPin: 'x' }, apiKey });
+  return smokeTest({
+    engine,
+    project: 'sealift-demo',
+    services: of,
+    site,
+    tls: { publicKeyPin: 'x' },
+    apiKey,
+  });
 }
 
 describe('the smoke test', () => {
@@ -46,5 +57,18 @@ describe('the smoke test', () => {
     const asked: string[] = [];
     await answering({ message: { content: 'ready' } }, asked);
     expect(asked[0]).toContain(String.raw`\"max_tokens\":16`);
+  });
+
+  it('asks a service that embeds for a vector', async () => {
+    const embed = [{ ...services[0]!, purpose: 'embeddings' as const }];
+    const asked: string[] = [];
+    const answer = { model: 'tiny', data: [{ embedding: [0.5, 0.25] }] };
+    expect(await asking(embed, answer, asked)).toEqual([
+      { service: 'chat', model: 'tiny', answer: 'a vector of 2 numbers' },
+    ]);
+    expect(asked[0]).toContain('/v1/embeddings');
+    await expect(asking(embed, { model: 'tiny', data: [] }, asked)).rejects.toMatchObject({
+      code: 'SMOKE_TEST_FAILED',
+    });
   });
 });

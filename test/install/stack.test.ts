@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { tinyAnswer, tinyModel } from '../../fixtures/model.ts';
 import { EngineClient } from '../../src/install/engine-client.ts';
-import { servicesOf } from '../../src/install/engines.ts';
+import { servicesOf } from '../../src/engines/index.ts';
 import type { Home } from '../../src/install/home.ts';
 import { readJournal } from '../../src/install/journal.ts';
 import { parseSite, readApiKeys } from '../../src/install/site.ts';

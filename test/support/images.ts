@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Images made at run time from the binaries of this machine, because nothing can be pulled: an engine
-// (Debian's Python with the stand-in of vLLM) and a gateway (Debian's nginx and curl), both on one shared
+// (Debian's Python with the stand-in of an inference engine) and a gateway (Debian's nginx and curl), both on one shared
 // base layer; and tiny images for unit tests. Tar, manifests and configs are written here byte by byte, so
 // that one machine gives the same digests every time.
 import { createHash } from 'node:crypto';
@@ -263,22 +263,42 @@ const groups = (extra: string): Entry => textFile(`root:x:0:\nnogroup:x:65534:\n
 
 // --- engine --------------------------------------------------------------------------------------------
 
-const standin = join(repoRoot, 'fixtures/vllm-standin.py');
+const standin = join(repoRoot, 'fixtures/engine-standin.py');
 const python = '/usr/bin/python3';
 
-async function engineImage(base: Entries): Promise<Image> {
+/** Where each engine's image has its program, and how it is started. */
+const STANDINS = {
+  vllm: { program: 'usr/local/bin/vllm', entrypoint: ['vllm', 'serve'] },
+  sglang: { program: 'usr/lib/python3/dist-packages/sglang/launch_server.py', entrypoint: undefined },
+  'llama-cpp': { program: 'app/llama-server', entrypoint: ['/app/llama-server'] },
+  localai: { program: 'local-ai', entrypoint: ['/entrypoint.sh'] },
+} as const;
+export type StandIn = keyof typeof STANDINS;
+export const STAND_INS = Object.keys(STANDINS) as StandIn[];
+
+async function engineImage(base: Entries, name: StandIn): Promise<Image> {
   const [library, modules] = await pythonModules();
   const interpreter = await programs([python, ...modules.filter((path) => path.endsWith('.so'))], base);
   for (const path of modules) interpreter.set(inUsr(path), hostFile(path));
   interpreter.set(inUsr(join(library, 'lib-dynload/.keep')), textFile(''));
-  const program: Entries = new Map([
-    ['usr/local/bin/vllm', { bytes: readFileSync(standin), mode: 0o755 }],
+  const { program, entrypoint } = STANDINS[name];
+  const files: Entries = new Map([
+    [program, { bytes: readFileSync(standin), mode: 0o755 }],
     ['etc/passwd', users('vllm:x:2000:0:vllm:/home/vllm:/bin/sh\n')],
     ['etc/group', groups('')],
     ['home/vllm', { folder: true, mode: 0o1777 }],
   ]);
-  const layers = [layerOf(base), layerOf(interpreter), layerOf(program)];
-  return imageOf(layers, { Entrypoint: ['vllm', 'serve'], Env: [...pathEnv, 'PYTHONDONTWRITEBYTECODE=1'] });
+  if (name === 'localai') {
+    files.set('entrypoint.sh', { bytes: Buffer.from('#!/bin/sh\nexec /local-ai "$@"\n'), mode: 0o755 });
+    files.set('var/lib/local-ai/backends/llama-cpp/run.sh', {
+      bytes: Buffer.from('#!/bin/sh\n'),
+      mode: 0o755,
+    });
+  }
+  const layers = [layerOf(base), layerOf(interpreter), layerOf(files)];
+  const environment = [...pathEnv, 'PYTHONDONTWRITEBYTECODE=1'];
+  // SGLang's image has no entry point that serves, only one that prints a banner and runs what it is given.
+  return imageOf(layers, { Entrypoint: [...(entrypoint ?? ['/usr/bin/env'])], Env: environment });
 }
 
 const pathEnv = ['PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'];
@@ -344,6 +364,12 @@ http {
 
 export type Layouts = { engine: string; gateway: string };
 
+/** The image of a stand-in as an OCI layout in `dir`; the name in it is `image`. */
+export async function assembleEngine(dir: string, name: StandIn): Promise<string> {
+  const { manifest, blobs } = await engineImage(await baseEntries(), name);
+  return writeLayout(dir, 'image', manifest, blobs);
+}
+
 /** Assembles both images into OCI layouts under `dir`; what was made before from the same files is copied. */
 export async function assembleImages(dir: string): Promise<Layouts> {
   const cached = join(repoRoot, '.cache/images', await cacheKey());
@@ -370,7 +396,7 @@ async function assembleInto(target: string): Promise<void> {
   const work = `${target}.${process.pid}`;
   const base = await baseEntries();
   for (const [name, image] of [
-    ['engine', await engineImage(base)],
+    ['engine', await engineImage(base, 'vllm')],
     ['gateway', await gatewayImage(base)],
   ] as const) {
     writeLayout(join(work, name), 'image', image.manifest, image.blobs);

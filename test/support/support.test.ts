@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The fixtures must be right themselves: what they claim to break, and what they claim to leave whole.
-import { readFileSync } from 'node:fs';
+import { readFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { largeModel, sizeOf, slices, tinyModel } from '../../fixtures/model.ts';
@@ -109,15 +109,32 @@ describe('images', () => {
   });
 });
 
-const standin = (...args: string[]): Promise<RunResult> =>
-  run('/usr/bin/python3', ['-B', join(repoRoot, 'fixtures/vllm-standin.py'), ...args]);
+/** The stand-in, started by the name of an engine's program. */
+function standin(program: string, args: string[], env: Record<string, string> = {}): Promise<RunResult> {
+  const link = join(tempDir('standin'), program);
+  symlinkSync(join(repoRoot, 'fixtures/engine-standin.py'), link);
+  return run('/usr/bin/python3', ['-B', link, ...args], { env: { ...process.env, ...env } });
+}
 
-describe('the stand-in of vLLM', () => {
-  it('refuses a flag that vLLM dropped, and a model that is not there', async () => {
-    expect((await standin('serve', '/models/none', '--disable-log-requests')).code).toBe(2);
-    expect(await standin('serve', '/models/none')).toMatchObject({
-      code: 1,
-      stderr: expect.stringContaining('config.json'),
+describe('a stand-in refuses what its engine refuses', () => {
+  it.each([
+    ['vllm', ['serve', '/models/none', '--disable-log-requests'], 2, 'unrecognized arguments'],
+    ['vllm', ['serve', '/models/none'], 1, 'config.json'],
+    [
+      'launch_server.py',
+      ['--model-path', '/models/none', '--max-model-len', '1'],
+      2,
+      'unrecognized arguments',
+    ],
+    ['launch_server.py', ['--model-path', '/models/none'], 1, 'config.json'],
+    ['llama-server', ['-m', '/models/none.gguf', '--api-kee', 'x'], 1, 'invalid argument'],
+    ['llama-server', ['-m', '/models/none.gguf', '--port', '0'], 1, 'failed to open GGUF file'],
+    ['local-ai', ['some-model'], 1, 'it would fetch'],
+    ['local-ai', [], 1, 'AUTOLOAD_GALLERIES is on'],
+  ])('%s %j', async (program, args, code, text) => {
+    expect(await standin(program, args)).toMatchObject({
+      code,
+      stderr: expect.stringContaining(text) as unknown,
     });
   });
 });

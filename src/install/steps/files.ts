@@ -6,7 +6,7 @@
 import { chmod, chown, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { exists, fsyncDir, writeFileDurably } from '../../store/files.ts';
-import type { Service } from '../engines.ts';
+import type { Service } from '../../engines/index.ts';
 import { absent, releaseName, type Home } from '../home.ts';
 import {
   cacheFolder,
@@ -98,8 +98,10 @@ export class FilesStep implements Step {
     await rm(folder, { recursive: true, force: true });
     await mkdir(folder, { recursive: true, mode: 0o755 });
     await mkdir(join(folder, 'secrets', 'gateway'), { recursive: true, mode: 0o700 });
-    for (const [name, { bytes, mode }] of renderRelease(this.#spec, secrets))
+    for (const [name, { bytes, mode }] of renderRelease(this.#spec, secrets)) {
+      await mkdir(dirname(join(folder, name)), { recursive: true });
       await writeFileDurably(join(folder, name), bytes, mode);
+    }
     await fsyncDir(folder);
   }
 }

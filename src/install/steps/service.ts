@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { SealiftError } from '../../errors.ts';
 import { exists } from '../../store/files.ts';
 import type { Digest } from '../../store/digest.ts';
-import type { Service } from '../engines.ts';
+import type { Service } from '../../engines/index.ts';
 import type { EngineClient, EngineContainer } from '../engine-client.ts';
 import { readEngineKeys } from '../release.ts';
 import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';

@@ -6,7 +6,7 @@
  */
 import { stringify } from 'yaml';
 import type { Digest } from '../../store/digest.ts';
-import type { Service } from '../engines.ts';
+import type { Service } from '../../engines/index.ts';
 import { ALIVE_PORT, GATEWAY_PORT, SECRETS_TARGET } from '../gateway.ts';
 import type { Site } from '../site.ts';
 
@@ -23,6 +23,8 @@ export interface ComposeInput {
   site: Site;
   /** Absolute paths. */
   modelFolders: ReadonlyMap<string, string>;
+  /** Of the bundle's configs. */
+  configFolder: string;
   cacheFolder: (service: string, index: number) => string;
   releaseFolder: string;
   /** False when the secrets belong to another user than the container's root, who then needs to override that. */
@@ -45,6 +47,9 @@ export function gatewayService(services: readonly Pick<Service, 'name'>[]): stri
   while (names.has(name)) name = `${name}-nginx`;
   return name;
 }
+
+/** A file that configures an engine, relative to the release's folder. */
+export const configFile = (service: string, index: number): string => `engines/${service}-${index}`;
 
 export function renderCompose(input: ComposeInput): string {
   const gpuOffsets = input.services.map((_, i) =>
@@ -72,12 +77,20 @@ function engineService(input: ComposeInput, service: Service, firstGpu: number):
   }));
   return {
     ...base(input, service.image),
+    ...(service.entrypoint === undefined ? {} : { entrypoint: [...service.entrypoint] }),
     command: [...service.command],
     environment: service.env,
     env_file: [`${input.releaseFolder}/secrets/${service.name}.env`],
     user: `${service.user.uid}:${service.user.gid}`,
     networks: ['engines'],
-    volumes: [bind(input.modelFolders.get(service.model)!, service.modelTarget), ...caches],
+    volumes: [
+      ...service.models.map(({ model, target }) => bind(input.modelFolders.get(model)!, target)),
+      ...(service.configsTarget === undefined ? [] : [bind(input.configFolder, service.configsTarget)]),
+      ...service.files.map(({ target }, i) =>
+        bind(`${input.releaseFolder}/${configFile(service.name, i)}`, target),
+      ),
+      ...caches,
+    ],
     ...(service.shmBytes === undefined ? {} : { shm_size: service.shmBytes }),
     healthcheck: {
       test: ['CMD', ...service.healthCommand],

@@ -7,7 +7,7 @@ export default defineConfig({
   root: resolve(import.meta.dirname, '../..'),
   test: {
     name: 'engines',
-    include: ['test/engines/**/*.test.ts'],
+    include: ['test/container-engines/**/*.test.ts'],
     fileParallelism: false,
     testTimeout: 600_000,
     // The first time, debootstrap makes the root folder of a suite.
