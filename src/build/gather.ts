@@ -19,6 +19,12 @@ import { isLocal } from './sources/index.ts';
 import type { ResolvedImage, SourceContext, SourceFile } from './sources/source.ts';
 import { OMS_FILE } from './upstream/oms.ts';
 
+/** Contents that are fetched at a time. */
+const FETCHES = 6;
+
+/** While there are so many times as many bytes of others left, content comes over one connection, in its order. */
+const COMPANY = 3;
+
 /** A blob that the bundle carries, and how to find where it comes from when the store lacks it. */
 export interface Need extends Expected {
   kind: ItemKind;
@@ -219,20 +225,24 @@ async function fetchMissing(
   context: SourceContext,
 ): Promise<void> {
   const { emit, store } = context;
-  await inParallel(needs, context.signal, async (need, signal) => {
+  let left = needs.reduce((sum, { size }) => sum + size, 0);
+  const fetchOne = async (need: Need, signal: AbortSignal): Promise<void> => {
     const { digest: id, kind, label, size } = need;
+    const inOrder = left - size >= COMPANY * size;
     emit({ type: 'item-start', id, kind, label, bytes: size });
     const onBytes = (delta: number): void => emit({ type: 'item-progress', id, delta });
     try {
       const source = await need.find();
-      await store.add(need, source, { onBytes, signal, what: label, into: writer.place(id) });
+      await store.add(need, source, { onBytes, signal, what: label, into: writer.place(id), inOrder });
       writer.wrote(size);
+      left -= size;
       emit({ type: 'item-end', id, outcome: 'done' });
     } catch (error) {
       emit({ type: 'item-end', id, outcome: outcomeOf(error) });
       throw error;
     }
-  });
+  };
+  await inParallel(needs, context.signal, fetchOne, FETCHES);
 }
 
 /** Calls `make` at the first use only, and once. */

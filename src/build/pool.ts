@@ -12,10 +12,11 @@ export async function inParallel<T, R>(
   items: readonly T[],
   signal: AbortSignal | undefined,
   work: (item: T, signal: AbortSignal) => Promise<R>,
+  atOnce = CONCURRENCY,
 ): Promise<R[]> {
   const failed = new AbortController();
   const both = signal ? AbortSignal.any([signal, failed.signal]) : failed.signal;
-  const limit = pLimit(CONCURRENCY);
+  const limit = pLimit(atOnce);
   let first: { error: unknown } | undefined;
   const one = async (item: T): Promise<R> => {
     try {

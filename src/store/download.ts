@@ -6,6 +6,8 @@
 import type { FileHandle } from 'node:fs/promises';
 import { SealiftError } from '../errors.ts';
 import { Batch } from './batch.ts';
+import type { Inlet } from './inlet.ts';
+import { giveBack } from './memory.ts';
 import type { Expected } from './digest.ts';
 import { DownloadJournal, readArrived } from './download-journal.ts';
 import { planSegments, Ranges, segmentBytes, type Range } from './segments.ts';
@@ -46,6 +48,12 @@ export interface DownloadOptions {
   what: string;
 }
 
+/** Takes pieces of the content, and tells of them when they need not come again. */
+interface Intake {
+  add(piece: Uint8Array, at: number): Promise<void>;
+  flush(): Promise<void>;
+}
+
 type OpenRange = NonNullable<BlobSource['openRange']>;
 
 /** A source that answered ranges has stopped doing so. */
@@ -60,6 +68,8 @@ export class Download {
   #ranges = new Ranges();
   /** The partial has holes, or may get some: what has come must be written down. */
   #journalled = false;
+  /** Where the content goes, in its order, instead of into the partial file. */
+  #inlet: Inlet | undefined;
 
   /** @param handle of the file at `partial`, for reading and writing */
   constructor(partial: string, handle: FileHandle, expected: Expected, options: DownloadOptions) {
@@ -91,9 +101,11 @@ export class Download {
 
   /**
    * Brings what is missing, and goes on after cuts.
+   * @param inlet takes the content, all of it and in its order: nothing may have come before
    * @throws {SealiftError} SOURCE_CHANGED when more comes than expected; NETWORK_ERROR when nothing comes any more
    */
-  async bring(source: BlobSource): Promise<void> {
+  async bring(source: BlobSource, inlet?: Inlet): Promise<void> {
+    this.#inlet = inlet;
     const { size } = this.#expected;
     const { signal } = this.#options;
     const segment = source.segmentBytes ?? segmentBytes(size);
@@ -124,8 +136,8 @@ export class Download {
     // One answer shows whether there are ranges; else all of them would begin to send everything.
     let opened = await openRange(first, signal);
     if (opened === undefined) return false;
-    this.#journalled = true;
-    await this.#journal.save(this.#ranges);
+    this.#journalled = this.#inlet === undefined; // in order there are no holes
+    await this.#save();
     const work = async (): Promise<void> => {
       for (let segment = queue.shift(); segment !== undefined; segment = queue.shift()) {
         const { to } = segment;
@@ -137,13 +149,17 @@ export class Download {
           async (at) => demand(await openRange({ from: at, to }, signal)),
           begun,
         );
-        await this.#journal.save(this.#ranges); // a segment that is done is never asked for again
+        await this.#save(); // a segment that is done is never asked for again
       }
     };
     return this.#together(
-      Array.from({ length: SEGMENTS_AT_ONCE }, () => work()),
+      Array.from({ length: this.#inlet === undefined ? SEGMENTS_AT_ONCE : 1 }, () => work()),
       stop,
     );
+  }
+
+  async #save(): Promise<void> {
+    if (this.#journalled) await this.#journal.save(this.#ranges);
   }
 
   /** Waits for all to come to rest, since nothing may be written afterwards. @returns false when one met NoRanges */
@@ -199,7 +215,7 @@ export class Download {
         'SOURCE_INVALID',
         `${what}: the source answered past the place it was asked for`,
       );
-    const batch = new Batch(this.#handle, lasting ? BATCH_BYTES : 0, (...part) => this.#written(...part));
+    const intake = this.#intake(lasting);
     let at = offset;
     try {
       for await (const chunk of body) {
@@ -207,13 +223,29 @@ export class Download {
         const end = at + chunk.length;
         if (end > size) throw sourceChanged(what, this.#expected, `more than ${size} bytes`);
         for (const gap of this.#ranges.gaps(at, Math.min(end, to)))
-          await batch.add(chunk.subarray(gap.from - at, gap.to - at), gap.from);
+          await intake.add(chunk.subarray(gap.from - at, gap.to - at), gap.from);
         at = end;
         if (at > to) return; // more than was asked for, which others bring
       }
     } finally {
-      await batch.flush();
+      await intake.flush();
     }
+  }
+
+  #intake(lasting: boolean): Intake {
+    const inlet = this.#inlet;
+    if (inlet === undefined)
+      return new Batch(this.#handle, lasting ? BATCH_BYTES : 0, (...part) => this.#written(...part));
+    return {
+      add: async (piece, at) => {
+        if (at !== this.#ranges.bytes) throw new Error(`bytes from ${at} on are out of order`);
+        const to = at + piece.length;
+        await inlet.write(piece);
+        if (lasting) giveBack(piece);
+        await this.#written(at, to);
+      },
+      flush: () => Promise.resolve(),
+    };
   }
 
   async #written(from: number, to: number): Promise<void> {

@@ -15,6 +15,7 @@ import { digestOf, Hasher, hexOf, type Digest, type Expected } from './digest.ts
 import { journalPath, readArrived } from './download-journal.ts';
 import { Download, sourceChanged, WrongBytes, writeFully, type BlobSource } from './download.ts';
 import { fsyncDir, readFileChunks } from './files.ts';
+import { Inlet } from './inlet.ts';
 import { transfer, TransferError, type Destination, type Stretch } from './transfer.ts';
 
 export type { BlobSource } from './download.ts';
@@ -30,6 +31,8 @@ export interface AddOptions {
 export interface ArrivalOptions extends AddOptions {
   /** Where the content is also written, in the pass in which it is hashed. */
   into?: Destination | undefined;
+  /** Other contents keep the connection busy: this one is asked for in its order, so that it is hashed as it comes. */
+  inOrder?: boolean;
 }
 
 /**
@@ -40,6 +43,9 @@ export type StoreKind = 'durable' | 'cache';
 
 /** Writes a blob to where it is told, and returns only when its digest has matched. */
 export type Fill = (blob: Expected, to: readonly Stretch[], signal: AbortSignal) => Promise<void>;
+
+/** Less than this is written and then hashed: it comes in a moment. */
+const FLOW_BYTES = 4 * 1024 * 1024;
 
 /** Blobs that are asked for together. */
 const MANY = 1000;
@@ -146,6 +152,15 @@ export class Store {
       ...options.into,
     };
     const resumed = (await download.resume()) > 0;
+    if (!resumed && options.inOrder === true && expected.size >= FLOW_BYTES) {
+      const digest = await flow(download, source, [
+        { to: job.from },
+        ...(options.into ? [options.into] : []),
+      ]);
+      if (digest !== expected.digest) throw sourceChanged(options.what, expected, digest);
+      if (this.#durable) await handle.sync();
+      return;
+    }
     await download.bring(source);
     let digest = await transfer(job, { signal: options.signal });
     if (digest !== expected.digest && resumed) {
@@ -332,6 +347,22 @@ export class Store {
     const path = this.path(digest);
     await rename(temp, path);
     if (this.#durable) await fsyncDir(dirname(path));
+  }
+}
+
+/** Brings all of it, hashed and written to its places as it comes. */
+async function flow(
+  download: Download,
+  source: BlobSource,
+  destinations: readonly Destination[],
+): Promise<Digest> {
+  const inlet = new Inlet(destinations);
+  try {
+    await download.bring(source, inlet);
+    return await inlet.end();
+  } catch (error) {
+    await inlet.drop(); // nothing is written any more when the files are closed
+    throw error;
   }
 }
 

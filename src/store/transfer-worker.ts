@@ -66,6 +66,18 @@ export interface Order {
 /** `moved` bytes since the last word; results in the order of the jobs. */
 export type Word = { moved: number } | { results: readonly (string | Trouble)[] };
 
+/** About content that comes bit by bit: pieces of `memory` that are hashed and written in the order of these words. */
+export type InletOrder = { inlet: number } & (
+  | { destinations: readonly Destination[]; memory: SharedArrayBuffer }
+  | { from: number; length: number }
+  | { close: true }
+);
+
+/** The piece at `free` may be overwritten; `failed` when the rest is of no use. The last word has the result. */
+export type InletWord = { inlet: number } & (
+  { free: number; failed: boolean } | { result: string | Trouble }
+);
+
 /** Read and hashed at a time: the fastest of 64 KiB to 4 MiB, since it stays in the second-level cache. */
 const READ_BYTES = 256 * 1024;
 
@@ -148,12 +160,14 @@ class Sink {
   }
 
   #writeSome(fd: number, piece: Uint8Array, at: number): number {
+    if (this.#direct === undefined) return writeSync(fd, piece, 0, piece.length, at);
+    const lead = (PAGE_BYTES - (at % PAGE_BYTES)) % PAGE_BYTES;
     const whole = piece.length - (piece.length % PAGE_BYTES);
-    if (whole > 0 && at % PAGE_BYTES === 0 && piece.byteOffset % PAGE_BYTES === 0) {
-      const written = this.#writeDirect(fd, piece.subarray(0, whole), at);
+    if (lead === 0 && whole > 0) {
+      const written = this.#writeDirect(fd, onPages(piece.subarray(0, whole)), at);
       if (written > 0) return written;
     }
-    return writeSync(fd, piece, 0, piece.length, at);
+    return writeSync(fd, piece, 0, lead === 0 ? piece.length : Math.min(lead, piece.length), at);
   }
 
   /** @returns 0 when it cannot be done here */
@@ -188,9 +202,19 @@ class Sink {
   }
 }
 
+let staging: Buffer | undefined;
+
+/** The same bytes, in memory that begins on a page. */
+function onPages(bytes: Uint8Array): Uint8Array {
+  if (bytes.byteOffset % PAGE_BYTES === 0) return bytes;
+  staging ??= pageAligned(BUFFER_BYTES);
+  staging.set(bytes);
+  return staging.subarray(0, bytes.length);
+}
+
 let silence = 0;
 
-function say(word: Word): void {
+function say(word: Word | InletWord): void {
   parentPort!.postMessage(word);
 }
 
@@ -367,9 +391,80 @@ function resultOf(job: TransferJob | CombineJob, stop: Int32Array): string | Tro
   }
 }
 
-parentPort!.on('message', ({ jobs, stop }: Order) => {
+/** Content on its way, hashed and written as it comes. */
+class Inlet {
+  readonly #memory: Uint8Array;
+  readonly #hasher = createHash('sha256');
+  readonly #destinations: readonly { sink: Sink; after: number }[];
+  #trouble: Trouble | undefined;
+
+  constructor(destinations: readonly Destination[], memory: SharedArrayBuffer) {
+    this.#memory = new Uint8Array(memory);
+    this.#destinations = destinations.map(({ to, after = 0 }) => ({ sink: new Sink(to), after }));
+    this.#attempt(() => {
+      for (const [i, { before }] of destinations.entries())
+        if (before) this.#destinations[i]!.sink.write(before);
+    });
+  }
+
+  get failed(): boolean {
+    return this.#trouble !== undefined;
+  }
+
+  take(from: number, length: number): void {
+    const piece = this.#memory.subarray(from, from + length);
+    this.#attempt(() => {
+      this.#hasher.update(piece);
+      for (const { sink } of this.#destinations) sink.write(piece);
+    });
+  }
+
+  close(): string | Trouble {
+    this.#attempt(() => {
+      for (const { sink, after } of this.#destinations) sink.write(ZEROS.subarray(0, after));
+    });
+    for (const { sink } of this.#destinations) sink.close();
+    return this.#trouble ?? this.#hasher.digest('hex');
+  }
+
+  /** After a failure nothing more is written. */
+  #attempt(work: () => void): void {
+    if (this.#trouble !== undefined) return;
+    try {
+      work();
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      this.#trouble = error.trouble;
+    }
+  }
+}
+
+const inlets = new Map<number, Inlet>();
+
+function serveInlet(order: InletOrder): void {
+  const id = order.inlet;
+  if ('memory' in order) {
+    inlets.set(id, new Inlet(order.destinations, order.memory));
+    return;
+  }
+  const inlet = inlets.get(id)!;
+  if ('from' in order) {
+    inlet.take(order.from, order.length);
+    say({ inlet: id, free: order.from, failed: inlet.failed });
+    return;
+  }
+  inlets.delete(id);
+  say({ inlet: id, result: inlet.close() });
+}
+
+function carryOut({ jobs, stop }: Order): void {
   const results = jobs.map((job) => resultOf(job, stop));
   if (silence > 0) say({ moved: silence });
   silence = 0;
   say({ results });
+}
+
+parentPort!.on('message', (order: Order | InletOrder) => {
+  if ('inlet' in order) serveInlet(order);
+  else carryOut(order);
 });

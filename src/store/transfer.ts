@@ -11,7 +11,7 @@ import type { CombineJob, Order, TransferJob, Trouble, Word } from './transfer-w
 export type { CombineJob, Destination, Stretch, TransferJob, WholeFile } from './transfer-worker.ts';
 
 /** More threads than this wait for the memory, not for the processor. */
-const MAX_THREADS = 4;
+export const MAX_THREADS = 4;
 
 /** Jobs are handed over in parcels, so that 20,000 small files are not 20,000 messages. */
 const PARCEL_JOBS = 64;
@@ -139,9 +139,7 @@ class Thread {
   #parcel: Parcel | undefined;
 
   constructor(onRest: (thread: Thread) => void, onEnd: (thread: Thread) => void) {
-    // Without the flags of this process, which may be about its own entry point.
-    this.#worker = new Worker(new URL(WORKER, import.meta.url), { name: 'sealift transfer', execArgv: [] });
-    this.#worker.unref();
+    this.#worker = newThread('sealift transfer');
     this.#worker.on('message', (word: Word) => {
       if ('moved' in word) {
         this.#parcel?.onBytes?.(word.moved);
@@ -170,6 +168,14 @@ class Thread {
 
 /** Beside this file: as TypeScript in the sources, and as scripts/build.ts names it beside the built programs. */
 const WORKER = import.meta.url.endsWith('.ts') ? './transfer-worker.ts' : './transfer-worker.mjs';
+
+/** A thread with transfer-worker.ts, which keeps no process alive. */
+export function newThread(name: string): Worker {
+  // Without the flags of this process, which may be about its own entry point.
+  const worker = new Worker(new URL(WORKER, import.meta.url), { name, execArgv: [] });
+  worker.unref();
+  return worker;
+}
 
 /** All threads of the process, and what waits for them. */
 class Threads {

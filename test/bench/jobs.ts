@@ -5,7 +5,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { runOk } from '../support/workspace.ts';
 import { changeShard, makeImage, makeWeights, shardNames } from './data.ts';
-import { dropCaches, measure, opensslRate, shell, together, watchDisk, type Cost } from './measure.ts';
+import { best, dropCaches, measure, opensslRate, shell, together, watchDisk, type Cost } from './measure.ts';
 import { freshHome, GIB, IMAGE, install, sealift, uninstall, writeManifest, type Rig } from './rig.ts';
 import type { Row } from './table.ts';
 
@@ -17,9 +17,14 @@ const remove = (rig: Rig, ...names: string[]): void => {
 
 const sizeOf = (rig: Rig, name: string): number => statSync(join(rig.work, name)).size;
 
+/** Into the file cache, so that nobody pays for reading what another has read already. */
+const read = (rig: Rig, files: string): Promise<Cost> => shell(`cat ${files} >/dev/null`, rig.work);
+
 /** sealift has its bytes on the disk when it says that it is done, so what stands beside it has, too. */
-const copy = (rig: Rig, from: string): Promise<Cost> =>
-  shell(`cp -r ${from} copy && sync -f copy`, rig.work).finally(() => remove(rig, 'copy'));
+async function copy(rig: Rig, from: string): Promise<Cost> {
+  await shell(`find ${from} -type f -exec cat {} + >/dev/null`, rig.work);
+  return shell(`cp -r ${from} copy && sync -f copy`, rig.work).finally(() => remove(rig, 'copy'));
+}
 
 /** Everything is fetched, then the bundle is built again from what the store has. */
 export async function buildJobs(rig: Rig): Promise<Row[]> {
@@ -27,13 +32,18 @@ export async function buildJobs(rig: Rig): Promise<Row[]> {
   await sealift(rig, 'outside', ['lock', 'bench.yaml', '--store', 'lock-store', ...rig.network]);
   remove(rig, 'lock-store');
   const args = ['build', 'bench.yaml', '-o', BUNDLE, '--store', 'store', ...rig.keys.flags, ...rig.network];
-  const source = await fetchAll(rig);
-  const cold = await sealift(rig, 'outside', args);
+  const source = await best(() => fetchAll(rig));
+  const cold = await best(() => {
+    remove(rig, BUNDLE, 'store');
+    return sealift(rig, 'outside', args);
+  });
   const size = sizeOf(rig, BUNDLE);
-  const cp = await copy(rig, BUNDLE);
-  remove(rig, BUNDLE);
-  const warm = await sealift(rig, 'outside', args);
-  const cpAgain = await copy(rig, BUNDLE);
+  const cp = await best(() => copy(rig, BUNDLE));
+  const warm = await best(async () => {
+    remove(rig, BUNDLE);
+    await read(rig, 'store/blobs/sha256/*');
+    return sealift(rig, 'outside', args);
+  });
   const slower = source.seconds > cp.seconds ? source : cp;
   const beside = slower === cp ? 'cp of the bundle, synced' : 'curl of the same, to /dev/null';
   return [
@@ -41,8 +51,8 @@ export async function buildJobs(rig: Rig): Promise<Row[]> {
       job: 'build, warm store',
       ours: warm,
       beside: 'cp of the bundle, synced',
-      other: cpAgain,
-      ratio: warm.seconds / cpAgain.seconds,
+      other: cp,
+      ratio: warm.seconds / cp.seconds,
       bar: '<= 1.15',
     },
     {
@@ -83,15 +93,19 @@ async function fetchAll(rig: Rig): Promise<Cost> {
 export async function verifyJobs(rig: Rig): Promise<Row[]> {
   const verify = ['verify', BUNDLE, '--policy', 'home/trust.yaml'];
   const size = sizeOf(rig, BUNDLE);
-  await shell(`cat ${BUNDLE} >/dev/null; sha256sum weights/*.safetensors >SUMS`, rig.work);
+  await shell('sha256sum weights/*.safetensors >SUMS', rig.work);
   const sums = await measure(['sha256sum', '--quiet', '-c', 'SUMS'], rig.work);
-  await shell(`cat ${BUNDLE} >/dev/null`, rig.work);
-  const warm = await sealift(rig, 'inside', verify);
+  await read(rig, BUNDLE);
+  const warm = await best(() => sealift(rig, 'inside', verify));
   const limit = opensslRate() * Math.min(availableParallelism(), 4);
-  dropCaches();
-  const cat = await shell(`cat ${BUNDLE} >/dev/null`, rig.work);
-  dropCaches();
-  const cold = await sealift(rig, 'inside', verify);
+  const cat = await best(() => {
+    dropCaches();
+    return read(rig, BUNDLE);
+  });
+  const cold = await best(() => {
+    dropCaches();
+    return sealift(rig, 'inside', verify);
+  });
   return [
     {
       job: 'verify, warm',
