@@ -3,11 +3,10 @@
  * Content that comes bit by bit, in its order: hashed by a thread and written to all its places while it comes, so that
  * nothing has to be read again. The bytes cross to the thread in memory that both share.
  */
-import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import type { Digest } from './digest.ts';
 import type { Destination, InletOrder, InletWord, Trouble } from './transfer-worker.ts';
-import { MAX_THREADS, newThread, TransferError } from './transfer.ts';
+import { newThread, THREADS, TransferError } from './transfer.ts';
 
 /** Bytes that are handed over together. */
 const SLOT_BYTES = 1024 * 1024;
@@ -119,7 +118,6 @@ interface Connection {
 
 /** Threads that serve inlets alone: a copy of hundreds of gigabytes must not keep a connection waiting. */
 class InletThreads {
-  readonly #limit = Math.min(availableParallelism(), MAX_THREADS);
   readonly #threads: { worker: Worker; connections: Map<number, Connection> }[] = [];
   #count = 0;
 
@@ -144,7 +142,7 @@ class InletThreads {
 
   #leastBusy(): { worker: Worker; connections: Map<number, Connection> } {
     const [idlest] = this.#threads.toSorted((a, b) => a.connections.size - b.connections.size);
-    return idlest === undefined || (idlest.connections.size > 0 && this.#threads.length < this.#limit)
+    return idlest === undefined || (idlest.connections.size > 0 && this.#threads.length < THREADS)
       ? this.#another()
       : idlest;
   }

@@ -10,8 +10,8 @@ import type { CombineJob, Order, TransferJob, Trouble, Word } from './transfer-w
 
 export type { CombineJob, Destination, Stretch, TransferJob, WholeFile } from './transfer-worker.ts';
 
-/** More threads than this wait for the memory, not for the processor. */
-export const MAX_THREADS = 4;
+/** Two for each core, since one waits for the disk while another hashes; more than four wait for the memory. */
+export const THREADS = Math.min(2 * availableParallelism(), 4);
 
 /** Jobs are handed over in parcels, so that 20,000 small files are not 20,000 messages. */
 const PARCEL_JOBS = 64;
@@ -179,7 +179,6 @@ export function newThread(name: string): Worker {
 
 /** All threads of the process, and what waits for them. */
 class Threads {
-  readonly #limit = Math.min(availableParallelism(), MAX_THREADS);
   readonly #all = new Set<Thread>();
   readonly #resting: Thread[] = [];
   /** The parcels of each caller who waits, the last one first: taking one from the end moves no others. */
@@ -192,7 +191,7 @@ class Threads {
       (parcel) => new Promise<Answer>((resolve, reject) => void waiting.push({ ...parcel, resolve, reject })),
     );
     if (waiting.length > 0) this.#waiting.push(waiting.reverse());
-    for (let i = 0; i < this.#limit; i++) this.#next();
+    for (let i = 0; i < THREADS; i++) this.#next();
     return Promise.allSettled(ends);
   }
 
@@ -213,7 +212,7 @@ class Threads {
   }
 
   #another(): Thread | undefined {
-    if (this.#all.size >= this.#limit) return undefined;
+    if (this.#all.size >= THREADS) return undefined;
     const thread = new Thread(
       (rested) => {
         this.#resting.push(rested);
