@@ -3,6 +3,12 @@ import { SealiftError, type ErrorCode } from './errors.ts';
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 
+/** A JSON object; undefined for what is none. */
+export const objectOf = (value: unknown): Readonly<Record<string, unknown>> | undefined =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? (value as Readonly<Record<string, unknown>>)
+    : undefined;
+
 /**
  * Canonical JSON (FORMAT.md, "Canonical JSON"): object keys sorted by UTF-16 code unit, two spaces of indent,
  * one line feed at the end. Members with the value `undefined` are left out. Readers compare bytes, so a

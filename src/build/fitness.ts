@@ -4,12 +4,12 @@
  * models that it can serve as they are. Asked before anything large is fetched, with the few documents that say so.
  */
 import { readFile } from 'node:fs/promises';
-import type { Inventory } from '../bundle/inventory.ts';
-import { checkModel, isLookedInto, type Finding, type ModelFolder } from '../engines/model.ts';
+import type { Inventory, InventoryModel } from '../bundle/inventory.ts';
+import { checkModel, isLookedInto, type ModelFolder } from '../engines/model.ts';
 import { rowOf, servicesOf, type ServiceSpec } from '../engines/index.ts';
-import { checkOption, releaseOf } from '../engines/options.ts';
+import { checkOption, releaseOf, type Finding } from '../engines/options.ts';
 import { SealiftError } from '../errors.ts';
-import { parseJson } from '../json.ts';
+import { objectOf, parseJson } from '../json.ts';
 import { digestOf, type Digest } from '../store/digest.ts';
 import type { Need } from './gather.ts';
 import type { SourceContext } from './sources/source.ts';
@@ -28,12 +28,14 @@ export async function checkServices(
 ): Promise<void> {
   servicesOf(inventory); // what the installer would refuse is refused here
   const byDigest = new Map(needs.map((need) => [need.digest, need]));
+  const folders = new Map<string, ModelFolder>(); // several services may have one model
+  const carried = { models: inventory.models.map(({ name }) => name), configs: inventory.configs };
   const problems: (readonly [string, Finding])[] = [];
   for (const spec of inventory.services) {
-    const findings = [
-      ...optionFindings(spec, inventory),
-      ...(await modelFindings(spec, inventory, byDigest, context)),
-    ];
+    const model = inventory.models.find(({ name }) => name === spec.model)!;
+    const folder = folders.get(model.name) ?? (await lookInto(model, byDigest, context));
+    folders.set(model.name, folder);
+    const findings = [...optionFindings(spec, inventory), ...checkModel(rowOf(spec), spec, folder, carried)];
     problems.push(...findings.map((finding) => [spec.name, finding] as const));
   }
   for (const [name, { severity, message, hint }] of problems) {
@@ -51,33 +53,24 @@ export async function checkServices(
 
 function optionFindings(spec: ServiceSpec, { images }: Inventory): Finding[] {
   const { options, title } = rowOf(spec);
-  const ref = images.find(({ name }) => name === spec.image)?.ref ?? '';
-  return Object.keys(spec.options).flatMap((name) => checkOption(name, options, title, releaseOf(ref)) ?? []);
+  const release = releaseOf(images.find(({ name }) => name === spec.image)?.ref ?? '');
+  return Object.keys(spec.options).flatMap((name) => checkOption(name, options, title, release) ?? []);
 }
 
-async function modelFindings(
-  spec: ServiceSpec,
-  inventory: Inventory,
+async function lookInto(
+  model: InventoryModel,
   needs: ReadonlyMap<Digest, Need>,
   context: SourceContext,
-): Promise<Finding[]> {
-  const model = inventory.models.find(({ name }) => name === spec.model)!;
-  const documents = new Map<string, Readonly<Record<string, unknown>>>();
+): Promise<ModelFolder> {
+  const documents = new Map<string, ReturnType<ModelFolder['json']>>();
   for (const { path, digest, size } of model.files) {
     const need = needs.get(digest);
     if (need === undefined || !isLookedInto(path) || size > MAX_DOCUMENT_BYTES) continue;
-    const value = parseJson(
-      await contentOf(need, context),
-      `${model.name}/${path}`,
-      'SERVICE_UNFIT',
-      MAX_DOCUMENT_BYTES,
-    );
-    if (typeof value === 'object' && value !== null && !Array.isArray(value))
-      documents.set(path, value as Readonly<Record<string, unknown>>);
+    const bytes = await contentOf(need, context);
+    const what = `${model.name}/${path}`;
+    documents.set(path, objectOf(parseJson(bytes, what, 'SERVICE_UNFIT', MAX_DOCUMENT_BYTES)));
   }
-  const folder: ModelFolder = { files: model.files, json: (path) => documents.get(path) };
-  const carried = { models: inventory.models.map(({ name }) => name), configs: inventory.configs };
-  return checkModel(rowOf(spec), spec, folder, carried);
+  return { files: model.files, json: (path) => documents.get(path) };
 }
 
 /** From the store, from where it lies on this machine, or fetched into the store. */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { ggufFiles } from './gguf.ts';
+import { ggufFiles, modelFile } from './gguf.ts';
 import { options } from './options.ts';
 import {
   commandLine,
@@ -8,7 +8,6 @@ import {
   modelTarget,
   OPENAI_PATHS,
   READY_SECONDS,
-  unsupported,
   type EngineRow,
   type ServiceSpec,
   type Surroundings,
@@ -99,32 +98,7 @@ export const llamaCpp: EngineRow = {
   },
 };
 
-/** The file that is served: the one that `model` names, or the only one there is. */
-export function modelFile(spec: ServiceSpec, { model }: Surroundings): string {
-  const { models } = ggufFiles(model);
-  const named = spec.options['model'];
-  const names = models.slice(0, 8).join(', ');
-  if (typeof named === 'string') {
-    if (models.includes(named)) return named;
-    return unsupported(
-      spec,
-      `model ${spec.model} has no file '${named}' that could be served`,
-      `it has: ${names}`,
-    );
-  }
-  const [only, ...more] = models;
-  if (only === undefined)
-    return unsupported(spec, `llama.cpp serves GGUF files, and model ${spec.model} has none`);
-  if (more.length > 0)
-    return unsupported(
-      spec,
-      `model ${spec.model} has ${models.length} GGUF files that could be served`,
-      `name one with the option 'model', or carry only one: ${names}`,
-    );
-  return only;
-}
-
 function onlyProjector(spec: ServiceSpec, { model }: Surroundings): string | undefined {
-  const { projectors } = ggufFiles(model);
+  const { projectors } = ggufFiles(model.files);
   return spec.options['no-mmproj'] === true || projectors.length !== 1 ? undefined : projectors[0];
 }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { stringify } from 'yaml';
-import { modelFile } from './llama-cpp.ts';
+import { modelFile } from './gguf.ts';
 import { options } from './options.ts';
 import {
   common,
   curlGet,
-  modelTarget,
   OPENAI_PATHS,
   READY_SECONDS,
   type EngineRow,
@@ -81,14 +80,13 @@ export const localai: EngineRow = {
 function modelConfig(spec: ServiceSpec, around: Surroundings): string {
   const { model: _, mmproj, ...given } = spec.options;
   const named = Object.entries(given).map(([name, value]) => [name.replaceAll('-', '_'), value] as const);
-  const folder = modelTarget(spec.model).replace('/models/', '');
   const isGguf = around.model.files.some(({ path }) => path.toLowerCase().endsWith('.gguf'));
   const config = {
     name: spec.model,
     backend: isGguf ? 'llama-cpp' : 'transformers',
     ...Object.fromEntries(named),
-    ...(typeof mmproj === 'string' ? { mmproj: `${folder}/${mmproj}` } : {}),
-    parameters: { model: isGguf ? `${folder}/${modelFile(spec, around)}` : folder },
+    ...(typeof mmproj === 'string' ? { mmproj: `${spec.model}/${mmproj}` } : {}),
+    parameters: { model: isGguf ? `${spec.model}/${modelFile(spec, around)}` : spec.model },
   };
   return stringify([config], { lineWidth: 0 });
 }

@@ -4,15 +4,11 @@
  * a trap that people have stepped into (hub-and-engines.md part 3); the numbers are its rows.
  */
 import type { ModelFile } from '../bundle/inventory.ts';
+import { objectOf } from '../json.ts';
 import type { Digest } from '../store/digest.ts';
 import { ggufFiles } from './gguf.ts';
+import type { Finding } from './options.ts';
 import type { EngineRow, ServiceSpec } from './row.ts';
-
-export interface Finding {
-  severity: 'error' | 'warning';
-  message: string;
-  hint?: string;
-}
 
 export interface ModelFolder {
   files: readonly ModelFile[];
@@ -70,30 +66,26 @@ export function checkModel(
   carried: Carried,
 ): Finding[] {
   const paths = folder.files.map(({ path }) => path);
+  const there = new Set(paths);
   const has = (pattern: RegExp): boolean => paths.some((path) => pattern.test(path));
   const isGguf = has(/\.gguf$/i) && !has(/\.safetensors$/);
   const findings = [...weightFindings(row, paths, has), ...optionFindings(spec, carried)];
   if (isGguf) return [...findings, ...ggufFindings(folder)];
   return [
     ...findings,
-    ...indexFindings(folder, new Set(paths)),
+    ...indexFindings(folder, there),
     ...configFindings(spec, folder, has),
     ...tokenizerFindings(spec, folder, has),
-    ...codeFindings(spec, folder, new Set(paths)),
+    ...codeFindings(spec, folder, there),
     ...vocabularyFindings(folder, carried),
   ];
 }
 
-const error = (message: string, hint?: string): Finding => ({
-  severity: 'error',
-  message,
-  ...(hint && { hint }),
-});
-const warning = (message: string, hint?: string): Finding => ({
-  severity: 'warning',
-  message,
-  ...(hint && { hint }),
-});
+const finding =
+  (severity: Finding['severity']) =>
+  (message: string, hint?: string): Finding => ({ severity, message, ...(hint && { hint }) });
+const error = finding('error');
+const warning = finding('warning');
 
 function weightFindings(
   { formats, title }: EngineRow,
@@ -123,7 +115,7 @@ function weightFindings(
 }
 
 function ggufFindings({ files }: ModelFolder): Finding[] {
-  const { missing } = ggufFiles({ files: [...files] });
+  const { missing } = ggufFiles(files);
   return missing.length === 0
     ? []
     : [
@@ -290,11 +282,6 @@ function tryJson(text: string): unknown {
     return undefined;
   }
 }
-
-const objectOf = (value: unknown): Readonly<Record<string, unknown>> | undefined =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
-    ? (value as Readonly<Record<string, unknown>>)
-    : undefined;
 
 const some = (names: readonly string[]): string =>
   names.length <= 3 ? names.join(', ') : `${names.slice(0, 3).join(', ')} and ${names.length - 3} more`;

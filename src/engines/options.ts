@@ -27,14 +27,15 @@ export const options = (names: string, special: Readonly<Record<string, OptionRa
   ...special,
 });
 
-/** What is wrong with an option. An unknown one may be newer than the table, so that is only a warning. */
-export interface OptionProblem {
+/** What is wrong with a service: it will not run, or something about it looks so. */
+export interface Finding {
   severity: 'error' | 'warning';
   message: string;
   hint?: string;
 }
 
 /**
+ * What is wrong with an option. An unknown one may be newer than the table, so that is only a warning.
  * @param release of the engine, such as `0.27.1`; undefined when the image's tag does not say it
  */
 export function checkOption(
@@ -42,7 +43,7 @@ export function checkOption(
   table: OptionTable,
   engine: string,
   release: string | undefined,
-): OptionProblem | undefined {
+): Finding | undefined {
   const range = Object.hasOwn(table, name) ? table[name]! : undefined;
   if (range === undefined) {
     const hint = didYouMean(name, Object.keys(table)) ?? 'look it up in the documentation of that release';

@@ -205,6 +205,15 @@ export const READY_SECONDS = 1800;
 /** Workers of one engine exchange through shared memory: queues, and NCCL. A limit, not a reservation. */
 export const sharedMemory = (gpus: number): number | undefined => (gpus > 1 ? 16 * GIB : undefined);
 
+/** The service's options, with all its GPUs for one copy of the model unless the bundle says how, by one of `ways`. */
+export function withParallel(
+  { gpus, options }: ServiceSpec,
+  ways: readonly string[],
+): ServiceSpec['options'] {
+  const said = ways.some((option) => option in options);
+  return gpus > 1 && !said ? { 'tensor-parallel-size': gpus, ...options } : options;
+}
+
 /** Options in the order in which the manifest has them. `negation` turns a flag off; without one, false leaves it out. */
 export function commandLine(options: ServiceSpec['options'], negation?: 'no-'): string[] {
   return Object.entries(options).flatMap(([name, value]) => {

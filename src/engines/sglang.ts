@@ -11,10 +11,23 @@ import {
   READY_SECONDS,
   sharedMemory,
   vocabularies,
+  withParallel,
   type EngineRow,
 } from './row.ts';
 
 const PORT = 30_000;
+
+/** Options that say how the GPUs are used. */
+const PARALLEL = [
+  'tensor-parallel-size',
+  'tp-size',
+  'tp',
+  'pipeline-parallel-size',
+  'pp-size',
+  'data-parallel-size',
+  'dp-size',
+  'dp',
+];
 
 /**
  * SGLang takes its key as an argument, which every process of the host can read, or in a file of arguments
@@ -81,18 +94,6 @@ export const sglang: EngineRow = {
     },
   ),
   service(spec, around) {
-    const parallel = [
-      'tensor-parallel-size',
-      'tp-size',
-      'tp',
-      'pipeline-parallel-size',
-      'pp-size',
-      'data-parallel-size',
-      'dp-size',
-      'dp',
-    ].some((option) => option in spec.options);
-    const given =
-      spec.gpus > 1 && !parallel ? { 'tensor-parallel-size': spec.gpus, ...spec.options } : spec.options;
     return {
       ...common(spec, around),
       entrypoint: ['/bin/sh', '-c', START, 'sglang'],
@@ -106,7 +107,7 @@ export const sglang: EngineRow = {
         '--served-model-name',
         spec.model,
         '--enable-metrics',
-        ...commandLine(given),
+        ...commandLine(withParallel(spec, PARALLEL)),
       ],
       env: {
         ...OFFLINE,

@@ -11,10 +11,14 @@ import {
   READY_SECONDS,
   sharedMemory,
   vocabularies,
+  withParallel,
   type EngineRow,
 } from './row.ts';
 
 const PORT = 8000;
+
+/** Options that say how the GPUs are used. */
+const PARALLEL = ['tensor-parallel-size', 'pipeline-parallel-size', 'data-parallel-size'];
 
 /**
  * vLLM 0.11 and later (hub-and-engines.md §2.1, §2.2). The image's entry point is ["vllm","serve"], so the command
@@ -71,11 +75,6 @@ export const vllm: EngineRow = {
     },
   ),
   service(spec, around) {
-    const parallel = ['tensor-parallel-size', 'pipeline-parallel-size', 'data-parallel-size'].some(
-      (option) => option in spec.options,
-    );
-    const given =
-      spec.gpus > 1 && !parallel ? { 'tensor-parallel-size': spec.gpus, ...spec.options } : spec.options;
     return {
       ...common(spec, around),
       command: [
@@ -86,7 +85,7 @@ export const vllm: EngineRow = {
         String(PORT),
         '--served-model-name',
         spec.model,
-        ...commandLine(given, 'no-'),
+        ...commandLine(withParallel(spec, PARALLEL), 'no-'),
       ],
       env: {
         ...OFFLINE,

@@ -5,6 +5,7 @@
  */
 import { Worker } from 'node:worker_threads';
 import type { Digest } from './digest.ts';
+import { onPage } from './memory.ts';
 import type { Destination, InletOrder, InletWord, Trouble } from './transfer-worker.ts';
 import { newThread, THREADS, TransferError } from './transfer.ts';
 
@@ -17,11 +18,9 @@ const SLOTS = 4;
 /** What has come is written after this long, in milliseconds, however little it is: it survives a kill. */
 const WAIT_MS = 250;
 
-type SharedMemory = { buffer: SharedArrayBuffer };
-
 export class Inlet {
   readonly #line: Line;
-  readonly #memory = sharedPages(SLOTS * SLOT_BYTES);
+  readonly #memory = new Uint8Array(onPage(SLOTS * SLOT_BYTES, 'shared'));
   readonly #free = Array.from({ length: SLOTS }, (_, i) => i * SLOT_BYTES);
   /** Where the slot that is being filled begins, and how much is in it. */
   #slot: number | undefined;
@@ -48,7 +47,7 @@ export class Inlet {
     for (let from = 0; from < bytes.length;) {
       this.#slot ??= await this.#nextSlot();
       const length = Math.min(SLOT_BYTES - this.#filled, bytes.length - from);
-      new Uint8Array(this.#memory.buffer).set(bytes.subarray(from, from + length), this.#slot + this.#filled);
+      this.#memory.set(bytes.subarray(from, from + length), this.#slot + this.#filled);
       this.#filled += length;
       from += length;
       if (this.#filled === SLOT_BYTES || performance.now() - this.#begun >= WAIT_MS) this.#handOver();
@@ -88,15 +87,6 @@ export class Inlet {
     this.#slot = undefined;
     this.#filled = 0;
   }
-}
-
-/** Memory that threads share and that begins on a page, as writing past the page cache wants it. */
-function sharedPages(bytes: number): SharedMemory {
-  type Wasm = { Memory: new (size: { initial: number; maximum: number; shared: true }) => SharedMemory };
-  const { WebAssembly: wasm } = globalThis as { WebAssembly?: Wasm };
-  if (wasm === undefined) return { buffer: new SharedArrayBuffer(bytes) }; // node --jitless
-  const pages = bytes / 65_536;
-  return new wasm.Memory({ initial: pages, maximum: pages, shared: true });
 }
 
 type Order = InletOrder extends infer O ? (O extends InletOrder ? Omit<O, 'inlet'> : never) : never;

@@ -88,13 +88,11 @@ export class Store {
 
   /** Those of the blobs that are there. Of many, one look into the folder spares a look at each that is not. */
   async present(blobs: readonly Expected[]): Promise<ReadonlySet<Digest>> {
-    const names = new Set(
-      blobs.length < MANY ? undefined : await readdir(join(this.root, 'blobs', 'sha256')),
-    );
+    const names =
+      blobs.length < MANY ? undefined : new Set(await readdir(join(this.root, 'blobs', 'sha256')));
     const present = new Set<Digest>();
     for (const blob of blobs)
-      if ((blobs.length < MANY || names.has(hexOf(blob.digest))) && (await this.has(blob)))
-        present.add(blob.digest);
+      if (names?.has(hexOf(blob.digest)) !== false && (await this.has(blob))) present.add(blob.digest);
     return present;
   }
 
@@ -147,26 +145,19 @@ export class Store {
     options: ArrivalOptions & { what: string },
   ): Promise<void> {
     const download = new Download(partial, handle, expected, options);
-    const job = {
-      from: [{ fd: handle.fd, offset: 0, length: expected.size }],
-      ...options.into,
+    const here = [{ fd: handle.fd, offset: 0, length: expected.size }];
+    const bring = async (): Promise<Digest> => {
+      await download.bring(source);
+      return transfer({ from: here, ...options.into }, { signal: options.signal });
     };
     const resumed = (await download.resume()) > 0;
-    if (!resumed && options.inOrder === true && expected.size >= FLOW_BYTES) {
-      const digest = await flow(download, source, [
-        { to: job.from },
-        ...(options.into ? [options.into] : []),
-      ]);
-      if (digest !== expected.digest) throw sourceChanged(options.what, expected, digest);
-      if (this.#durable) await handle.sync();
-      return;
-    }
-    await download.bring(source);
-    let digest = await transfer(job, { signal: options.signal });
+    const flows = !resumed && options.inOrder === true && expected.size >= FLOW_BYTES;
+    let digest = flows
+      ? await flow(download, source, [{ to: here }, ...(options.into ? [options.into] : [])])
+      : await bring();
     if (digest !== expected.digest && resumed) {
       await download.restart();
-      await download.bring(source);
-      digest = await transfer(job, { signal: options.signal });
+      digest = await bring();
     }
     if (digest !== expected.digest) throw sourceChanged(options.what, expected, digest);
     if (this.#durable) await handle.sync();

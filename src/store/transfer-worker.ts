@@ -7,6 +7,7 @@ import { createHash, hash, type Hash } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { addProduct } from './combine.ts';
+import { onPage } from './memory.ts';
 
 /** Bytes of a file that is open in this process. */
 export interface Stretch {
@@ -93,16 +94,8 @@ const DIRECT_BYTES = 4 * 1024 * 1024;
 /** Bytes between two words on progress. */
 const WORD_BYTES = 8 * 1024 * 1024;
 
-const buffer = pageAligned(BUFFER_BYTES);
+const buffer = Buffer.from(onPage(BUFFER_BYTES, 'own'));
 const ZEROS = Buffer.alloc(4096);
-
-/** WebAssembly's memory begins on a page; that of Buffers does not. (TypeScript knows it only where there is a DOM.) */
-function pageAligned(bytes: number): Buffer {
-  type Wasm = { Memory: new (size: { initial: number }) => { buffer: ArrayBuffer } };
-  const { WebAssembly: wasm } = globalThis as { WebAssembly?: Wasm };
-  if (wasm === undefined) return Buffer.allocUnsafeSlow(bytes); // node --jitless
-  return Buffer.from(new wasm.Memory({ initial: bytes / 65_536 }).buffer);
-}
 
 class Failure extends Error {
   readonly trouble: Trouble;
@@ -136,8 +129,8 @@ class Sink {
 
   /** Bytes that are best written next: as many as lead to a page's beginning, or else the whole buffer. */
   get wanted(): number {
-    const into = ((this.#stretches[this.#index]?.offset ?? 0) + this.#done) % PAGE_BYTES;
-    return this.#direct === undefined || into === 0 ? BUFFER_BYTES : PAGE_BYTES - into;
+    const at = (this.#stretches[this.#index]?.offset ?? 0) + this.#done;
+    return this.#direct === undefined ? BUFFER_BYTES : toPage(at) || BUFFER_BYTES;
   }
 
   write(bytes: Uint8Array): void {
@@ -161,7 +154,7 @@ class Sink {
 
   #writeSome(fd: number, piece: Uint8Array, at: number): number {
     if (this.#direct === undefined) return writeSync(fd, piece, 0, piece.length, at);
-    const lead = (PAGE_BYTES - (at % PAGE_BYTES)) % PAGE_BYTES;
+    const lead = toPage(at);
     const whole = piece.length - (piece.length % PAGE_BYTES);
     if (lead === 0 && whole > 0) {
       const written = this.#writeDirect(fd, onPages(piece.subarray(0, whole)), at);
@@ -202,12 +195,15 @@ class Sink {
   }
 }
 
+/** Bytes up to the next beginning of a page, which may be here. */
+const toPage = (at: number): number => (PAGE_BYTES - (at % PAGE_BYTES)) % PAGE_BYTES;
+
 let staging: Buffer | undefined;
 
 /** The same bytes, in memory that begins on a page. */
 function onPages(bytes: Uint8Array): Uint8Array {
   if (bytes.byteOffset % PAGE_BYTES === 0) return bytes;
-  staging ??= pageAligned(BUFFER_BYTES);
+  staging ??= Buffer.from(onPage(BUFFER_BYTES, 'own'));
   staging.set(bytes);
   return staging.subarray(0, bytes.length);
 }

@@ -195,11 +195,6 @@ class Threads {
     return Promise.allSettled(ends);
   }
 
-  /** Starts what is not there yet. */
-  warmUp(): void {
-    for (let thread; (thread = this.#another()) !== undefined;) this.#resting.push(thread);
-  }
-
   /** Callers take turns: a download that has arrived does not wait until half a terabyte has been copied. */
   #next(): void {
     const [caller] = this.#waiting;
@@ -231,6 +226,3 @@ class Threads {
 }
 
 const threads = new Threads();
-
-/** Starts the threads ahead of the first job; for what is going to read hundreds of gigabytes anyway. */
-export const warmUp = (): void => threads.warmUp();

@@ -18,18 +18,13 @@ import {
   startStaging,
   type Keys,
 } from '../support/stack.ts';
+import { succeed } from '../support/succeed.ts';
 import { freePort, repoRoot, run, runOk, tempDir, type RunResult } from '../support/workspace.ts';
 
 const work = tempDir('engines');
 const bundle = join(work, 'demo.sealift.tar');
 let keys: Keys;
 let said: UnverifiedBundle;
-
-async function succeed(result: Promise<RunResult>): Promise<string> {
-  const { code, stdout, stderr } = await result;
-  expect(code, stderr).toBe(0);
-  return stdout;
-}
 
 beforeAll(async () => {
   const staging = await startStaging(join(work, 'staging'));

@@ -13,6 +13,7 @@ import { slices, tinyAnswer, tinyGguf, tinyModel } from '../../fixtures/model.ts
 import { startDocker, type DockerEngine } from '../support/docker.ts';
 import { assembleEngine, assembleImages, STAND_INS, type StandIn } from '../support/images.ts';
 import { engineFlags, HOST_NAME, makeKeys, provisionHome, sealift, type Keys } from '../support/stack.ts';
+import { succeed } from '../support/succeed.ts';
 import { freePort, runOk, tempDir, type RunResult } from '../support/workspace.ts';
 
 const work = tempDir('engines');
@@ -43,12 +44,6 @@ beforeAll(async () => {
 
 afterAll(async () => engine?.stop());
 
-const succeeds = async (result: Promise<RunResult>): Promise<string> => {
-  const { code, stdout, stderr } = await result;
-  expect(code, stderr).toBe(0);
-  return stdout;
-};
-
 function manifestFor(name: StandIn, more = ''): string {
   const { tag, model, options } = ASKED[name];
   return `apiVersion: sealift.dev/v1
@@ -69,9 +64,9 @@ async function bundleOf(name: StandIn): Promise<string> {
   await assembleEngine(join(work, name), name);
   writeFileSync(join(work, `${name}.yaml`), manifestFor(name));
   const store = ['--store', 'store'];
-  await succeeds(sealift(['lock', `${name}.yaml`, ...store], { cwd: work }));
+  await succeed(sealift(['lock', `${name}.yaml`, ...store], { cwd: work }));
   const out = `${name}.sealift.tar`;
-  await succeeds(sealift(['build', `${name}.yaml`, '-o', out, ...keys.flags, ...store], { cwd: work }));
+  await succeed(sealift(['build', `${name}.yaml`, '-o', out, ...keys.flags, ...store], { cwd: work }));
   return out;
 }
 
@@ -92,12 +87,12 @@ describe.each(STAND_INS)('%s', (name) => {
   beforeAll(async () => {
     port = await freePort();
     await provisionHome(home, [readFileSync(keys.public, 'utf8')], port);
-    await succeeds(inside('install', await bundleOf(name)));
+    await succeed(inside('install', await bundleOf(name)));
     key = readFileSync(join(home, 'secrets/api-keys'), 'utf8').trim().split(/\s+/).at(-1)!;
   }, 120_000);
 
   afterAll(async () => {
-    await succeeds(inside('uninstall'));
+    await succeed(inside('uninstall'));
     rmSync(home, { recursive: true, force: true });
   });
 
@@ -165,7 +160,7 @@ describe('at the staging box', () => {
   ])('%s is found', async (_, name, change, message) => {
     writeFileSync(join(work, 'bad.yaml'), change(manifestFor(name)));
     const store = ['--store', 'store'];
-    await succeeds(sealift(['lock', 'bad.yaml', ...store], { cwd: work }));
+    await succeed(sealift(['lock', 'bad.yaml', ...store], { cwd: work }));
     const built = await sealift(['build', 'bad.yaml', '-o', 'bad.tar', ...keys.flags, ...store], {
       cwd: work,
     });

@@ -17,6 +17,7 @@ import {
   type Keys,
   type Staging,
 } from '../support/stack.ts';
+import { succeed } from '../support/succeed.ts';
 import { freePort, repoRoot, run, runOk, tempDir, type RunResult } from '../support/workspace.ts';
 
 const work = tempDir('path');
@@ -31,12 +32,6 @@ const docker = (...args: string[]): Promise<string> => runOk('docker', ['-H', en
 const env = (): NodeJS.ProcessEnv => ({ ...process.env, ...engine.composeEnv });
 const inside = (args: string[]): Promise<RunResult> =>
   sealift([...args, '--home', home, ...engineFlags(engine)], { cwd: work, side: 'inside', env: env() });
-
-async function succeed(result: Promise<RunResult>): Promise<string> {
-  const { code, stdout, stderr } = await result;
-  expect(code, stderr).toBe(0);
-  return stdout;
-}
 
 beforeAll(async () => {
   staging = await startStaging(join(work, 'staging'));

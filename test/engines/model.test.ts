@@ -2,7 +2,8 @@
 /** The traps that people have stepped into, each by its rule. */
 import { describe, expect, it } from 'vitest';
 import { ENGINES } from '../../src/engines/index.ts';
-import { checkModel, isLookedInto, type Carried, type Finding } from '../../src/engines/model.ts';
+import { checkModel, isLookedInto, type Carried } from '../../src/engines/model.ts';
+import type { Finding } from '../../src/engines/options.ts';
 import { digestOf } from '../../src/store/digest.ts';
 
 /** A model that every rule is content with. */

@@ -5,6 +5,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { SealiftError } from '../../errors.ts';
+import { objectOf } from '../../json.ts';
 
 /** The key under which docker files its own hub. */
 const DOCKER_HUB_KEY = 'https://index.docker.io/v1/';
@@ -126,11 +127,7 @@ function unreadable(file: string): never {
   throw new SealiftError('UNAUTHORIZED', `${file} is not valid JSON`, { hint: 'repair it, or log in again' });
 }
 
-function asRecord(value: unknown): Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-    ? (value as Record<string, unknown>)
-    : {};
-}
+const asRecord = (value: unknown): Readonly<Record<string, unknown>> => objectOf(value) ?? {};
 
 /**
  * Keys are hosts, or URLs with the API's version as their path. A key with another path (podman files logins

@@ -8,7 +8,7 @@ import { asSealiftError, SealiftError } from '../../errors.ts';
 import type { Emit } from '../../events.ts';
 import { digestOf, hexOf, type Digest } from '../../store/digest.ts';
 import type { BlobSource } from '../../store/store.ts';
-import { transferAll, TransferError, warmUp } from '../../store/transfer.ts';
+import { transferAll, TransferError } from '../../store/transfer.ts';
 import { printable } from '../../text.ts';
 import { localSource } from './local-file.ts';
 import type { ModelSource, ResolvedModel, SourceContext, SourceFile } from './source.ts';
@@ -28,7 +28,6 @@ export function folderModel(
   const root = resolve(context.baseDir, location);
   return {
     async resolve(emit, choose = (all) => [...all]) {
-      if (!locked) warmUp();
       const { files, refused } = await listFolder(root, location, locked === undefined);
       if (locked) return resolved(root, locked.revision, files, refused);
       const chosen = choose(files);

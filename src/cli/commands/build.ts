@@ -4,7 +4,6 @@ import { SealiftError } from '../../errors.ts';
 import { command, type Given, type Result } from '../command.ts';
 import type { Io } from '../context.ts';
 import { runCredentialHelper } from '../credential-helper.ts';
-import { warmUp } from '../../store/transfer.ts';
 import { formatBytes } from '../../text.ts';
 import { styled, type Line } from '../output.ts';
 import { PASSPHRASE_OPTIONS, passphraseFlags } from '../secrets.ts';
@@ -94,7 +93,6 @@ function signersOf(given: Given): SignerFlags {
 }
 
 async function runBuild(options: BuildOptions, io: Io): Promise<Result> {
-  warmUp();
   const file = await readManifest(options.manifest);
   const { name, version } = file.manifest.metadata;
   const lock = await readLock(file.lockFile);

@@ -13,7 +13,6 @@ import { demandConsent, demandSomebody } from '../consent.ts';
 import type { Io } from '../context.ts';
 import { adoptedPolicy, findBundle } from '../files.ts';
 import { count } from '../format.ts';
-import { warmUp } from '../../store/transfer.ts';
 import { formatBytes } from '../../text.ts';
 import {
   HOST_OPTIONS,
@@ -85,7 +84,6 @@ function reasonOf(text: string | undefined): string | undefined {
 }
 
 async function runInstall(options: InstallOptions, io: Io): Promise<Result> {
-  warmUp();
   if (!options.dryRun) demandSomebody(options.yes, io, 'install');
   const paths = hostPaths(options.host, io.env);
   const { policy, time } = await adoptedPolicy(paths.home, io);

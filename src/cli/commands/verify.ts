@@ -8,7 +8,6 @@ import { contentLines } from '../contents.ts';
 import { homeFolder, type Io } from '../context.ts';
 import { checkLine } from '../evidence.ts';
 import { Home } from '../../install/home.ts';
-import { warmUp } from '../../store/transfer.ts';
 import { hostTime, policyId } from '../../trust/state.ts';
 import { adoptedPolicy, findBundle, readPolicy, type HomePolicy } from '../files.ts';
 import { formatBytes } from '../../text.ts';
@@ -66,7 +65,6 @@ async function measureFor({ policy, home: folder }: VerifyOptions, io: Io): Prom
 }
 
 async function runVerify(options: VerifyOptions, io: Io): Promise<Result> {
-  warmUp();
   const measure = await measureFor(options, io);
   const { policy, time, installed } = measure;
   const path = await findBundle(options.bundle);
