@@ -172,6 +172,10 @@ export const ERRORS = {
     about:
       'The key file is not an ECDSA P-256 key in a form that sealift reads (PKCS#8 PEM, encrypted or not, or as cosign encrypts it; SPKI PEM for public keys).',
   },
+  KEY_NAME: {
+    exit: 2,
+    about: 'The file of API keys has a key of this name already, or has none, or has only this one.',
+  },
   SIGNER_INVALID: {
     exit: 2,
     about:
@@ -283,6 +287,11 @@ export const ERRORS = {
     about:
       'The engine of a service could not run what the manifest carries for it: a model in a form that it does not serve, files that are missing, an option that its release does not know. Found at the staging box, because nobody could mend it in the enclave.',
   },
+  INSTALL_NEEDED: {
+    exit: 20,
+    about:
+      'What changed in site.yaml concerns more than the running gateway can read anew: its port, GPUs, or files that are gone. Run `sealift install` with the same bundle again: it does only what differs.',
+  },
   HOST_CHANGED: {
     exit: 20,
     about:
@@ -307,6 +316,11 @@ export const ERRORS = {
   SMOKE_TEST_FAILED: {
     exit: 21,
     about: 'Everything started, but a real request through the gateway got no right answer.',
+  },
+  GATEWAY_REFUSED: {
+    exit: 21,
+    about:
+      'nginx refused the new configuration of the gateway, and goes on with the one it had. The message has its own words.',
   },
   ENGINE_FAILED: {
     exit: 21,

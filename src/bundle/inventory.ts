@@ -131,7 +131,14 @@ export const ServiceSpec = z.strictObject({
   engine: Name.describe('Inference engine: vllm, sglang, llama-cpp or localai'),
   image: Name.describe('Key of the image under images'),
   model: Name.describe('Key of the model under models'),
-  gpus: z.number().int().min(0).max(64).default(0).describe('Number of GPUs the service gets'),
+  gpus: z.number().int().min(0).max(64).default(0).describe('Number of GPUs that each replica gets'),
+  replicas: z
+    .number()
+    .int()
+    .min(1)
+    .max(16)
+    .optional()
+    .describe('How many of it run side by side, each with GPUs of its own; one by default'),
   options: z
     .record(
       z

@@ -36,6 +36,8 @@ export interface Judged extends Structure {
   digest: Digest;
   inventory: Inventory;
   verdict: Verdict;
+  /** What was signed, and the signatures. */
+  signed: Pick<SignedHead, 'sums' | 'slots'>;
 }
 
 /** Checks in the order in which they are made, each a line of evidence; `verifyContent` makes the last one. */
@@ -100,7 +102,7 @@ export async function judgeBundle(source: ByteSource, options: OpenOptions): Pro
     () => readStructure(walk, read),
     ({ blobs }) => `${blobs.size} blobs, ${source.size} bytes, canonical`,
   );
-  return { policy, judgedAt: options.now, digest, inventory, verdict, ...structure };
+  return { policy, judgedAt: options.now, digest, inventory, verdict, signed: head, ...structure };
 }
 
 /** The verdict on signatures, with a line for each slot that is not empty. */

@@ -48,6 +48,8 @@ export class VerifiedBundle {
   readonly size: number;
   readonly inventory: Inventory;
   readonly verdict: Verdict;
+  /** SHA256SUMS, and the signature slots with their padding. */
+  readonly signed: Judged['signed'];
   /** The policy that allowed it, and the time at which it was judged. */
   readonly policy: TrustPolicy;
   readonly judgedAt: Date;
@@ -66,6 +68,7 @@ export class VerifiedBundle {
     this.size = source.size;
     this.inventory = opened.inventory;
     this.verdict = opened.verdict;
+    this.signed = opened.signed;
     this.policy = opened.policy;
     this.judgedAt = opened.judgedAt;
     this.provenance = opened.provenance;

@@ -4,6 +4,8 @@ import type { Command } from './command.ts';
 import { diff } from './commands/diff.ts';
 import { inspect } from './commands/inspect.ts';
 import { install } from './commands/install.ts';
+import { keysAdd, keysList, keysRemove, keysRotate } from './commands/keys.ts';
+import { reload } from './commands/reload.ts';
 import { repair } from './commands/repair.ts';
 import { status } from './commands/status.ts';
 import { trustHostKey } from './commands/trust-host-key.ts';
@@ -19,6 +21,11 @@ export const INSIDE: readonly Command[] = [
   repair,
   install,
   status,
+  reload,
+  keysList,
+  keysAdd,
+  keysRotate,
+  keysRemove,
   uninstall,
   trustShow,
   trustUpdate,

@@ -58,7 +58,10 @@ export interface Service {
   readyTimeoutSeconds: number;
   /** Bytes of /dev/shm; undefined leaves the container engine's default of 64 MiB. */
   shmBytes: number | undefined;
+  /** Of each replica. */
   gpus: number;
+  /** How many of it run side by side, at least one. */
+  replicas: number;
   /** uid and gid that the service runs as. */
   user: { uid: number; gid: number };
   caches: readonly Cache[];
@@ -118,6 +121,7 @@ export function common(
   | 'files'
   | 'configsTarget'
   | 'gpus'
+  | 'replicas'
   | 'user'
   | 'caches'
 > {
@@ -132,6 +136,7 @@ export function common(
     files: [],
     configsTarget: configs.length > 0 ? CONFIGS : undefined,
     gpus,
+    replicas: spec.replicas ?? 1,
     user: { uid: 2000, gid: 0 },
     caches: [{ target: '/cache' }],
   };

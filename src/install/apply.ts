@@ -12,8 +12,8 @@ import { recheckVersion } from './override.ts';
 import type { Plan } from './plan.ts';
 import { checkRelease, vouchedTimes } from './preflight.ts';
 import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
+import { dropCopy } from './release-folder.ts';
 import type { Progress, Step } from './step.ts';
-import { dropPrevious } from './steps/files.ts';
 import { demandStanding, rememberTrust } from './trust-state.ts';
 import { rollBack } from './undo.ts';
 
@@ -84,7 +84,7 @@ async function openJournal({ bundle, release, work }: Plan): Promise<Journal> {
     });
     await rollBack(new Journal(home, left), work.world, undefined);
   }
-  await dropPrevious(home, release); // left by a kill right after a success: nothing to return to
+  await dropCopy(home, release); // left by a kill right after a success: nothing to return to
   return Journal.fresh(home, bundle.digest, release, work.now());
 }
 
@@ -106,7 +106,7 @@ async function carryOut(plan: Plan, journal: Journal, options: ApplyOptions): Pr
     throw begun ? takenBack(error) : error;
   }
   await journal.remove();
-  await dropPrevious(world.home, plan.release);
+  await dropCopy(world.home, plan.release);
   return (await readReceipt(world.home, plan.release))!;
 }
 

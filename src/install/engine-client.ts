@@ -254,6 +254,17 @@ export class EngineClient {
     );
   }
 
+  /** Command lines of the processes of a container by their numbers on the host; none when the engine cannot tell. */
+  async processes(id: string): Promise<Map<string, string>> {
+    const top = await this.#quick
+      .getContainer(id)
+      .top()
+      .catch(() => undefined);
+    const [pid, command] = ['PID', 'CMD'].map((title) => (top?.Titles ?? []).indexOf(title));
+    if (top === undefined || pid === -1 || command === -1) return new Map();
+    return new Map((top.Processes as string[][]).map((row) => [row[pid!]!, row[command!]!]));
+  }
+
   /** The last lines that a container wrote, both streams. */
   async logTail(id: string, lines: number): Promise<string[]> {
     const raw = await this.#ask('reading a log', () =>

@@ -76,6 +76,11 @@ export class Home {
     return this.path('secrets', 'api-keys');
   }
 
+  /** What was signed of a bundle; kept-bundle.ts reads and writes it. */
+  bundleFolder(digest: Digest): string {
+    return this.path('bundles', hexOf(digest));
+  }
+
   releaseFolder(release: string): string {
     return this.path('releases', release);
   }
@@ -153,7 +158,7 @@ export class Home {
 
   /** Folders that an install writes into; the home itself may be listed by anyone, secrets by the owner only. */
   async prepare(): Promise<void> {
-    for (const folder of ['models', 'configs', 'releases', 'caches'])
+    for (const folder of ['models', 'configs', 'bundles', 'releases', 'caches'])
       await mkdir(this.path(folder), { recursive: true, mode: 0o755 });
     await mkdir(this.path('secrets'), { recursive: true, mode: 0o700 });
     await this.sweep();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What became of the steps of an install, and the receipt that is made of it. */
+import { apiKeysFile } from './api-keys.ts';
 import { expectedId } from './engine-client.ts';
 import type { Expected } from '../store/digest.ts';
 import type { VerifiedBundle } from '../bundle/open.ts';
@@ -7,7 +8,7 @@ import type { Service } from '../engines/index.ts';
 import { releaseName } from './home.ts';
 import type { Override } from './override.ts';
 import type { Receipt } from './receipt.ts';
-import { apiKeysFile, type Site } from './site.ts';
+import type { Site } from './site.ts';
 import type { SmokeAnswer } from './smoke.ts';
 import type { Step, World } from './step.ts';
 import { configsPath } from './steps/config.ts';

@@ -6,6 +6,7 @@ import { SealiftError } from '../errors.ts';
 import { silent, type Emit } from '../events.ts';
 import type { Digest } from '../store/digest.ts';
 import { Store } from '../store/store.ts';
+import { apiKeysFile, readApiKeys } from './api-keys.ts';
 import { borrowedBytes, demandBase, type Borrowed } from './base.ts';
 import { expectedId, EngineClient } from './engine-client.ts';
 import { servicesOf, type Service } from '../engines/index.ts';
@@ -27,7 +28,7 @@ import {
   type DiskUse,
 } from './preflight.ts';
 import { readReceipt, readReceipts } from './receipt.ts';
-import { apiKeysFile, readApiKeys, readSite, type Site } from './site.ts';
+import { readSite, type Site } from './site.ts';
 import type { Step, StepState, World } from './step.ts';
 import { configStep } from './steps/config.ts';
 import { FilesStep } from './steps/files.ts';
@@ -348,7 +349,7 @@ async function listSteps(parts: Parts): Promise<Step[]> {
   const overrides = await overridesOf(input.home, bundle, input.override);
   const current = new CurrentStep({
     home: input.home,
-    bundle: { name: inventory.name, version: inventory.version, digest: bundle.digest },
+    bundle,
     before: {
       release: await input.home.current(),
       installed: (await input.home.installed()).get(inventory.name),

@@ -10,9 +10,10 @@ import type { Inventory } from '../bundle/inventory.ts';
 import { canonicalJson } from '../json.ts';
 import { digestOf, type Digest } from '../store/digest.ts';
 import type { Service } from '../engines/index.ts';
+import type { ApiKey } from './api-keys.ts';
 import { renderApiKeys, renderNginx, renderUpstream } from './gateway.ts';
 import { absent, releaseName, type Home } from './home.ts';
-import type { ApiKey, Site } from './site.ts';
+import type { Site } from './site.ts';
 import { configFile, projectName, renderCompose } from './targets/compose.ts';
 import { configsPath } from './steps/config.ts';
 import type { TlsFiles } from './tls.ts';
@@ -45,15 +46,15 @@ export interface RenderedFile {
 /** Caches of a bundle's services, relative to the home; they outlive restarts and releases. */
 export const cacheFolder = (bundleName: string): string => `caches/${bundleName}`;
 
-export const cachePath = (bundleName: string, service: string, index: number): string =>
-  `${cacheFolder(bundleName)}/${service}-${index}`;
+export const cachePath = (bundleName: string, container: string, index: number): string =>
+  `${cacheFolder(bundleName)}/${container}-${index}`;
 
 /** @returns files by path relative to the release's folder */
 export function renderRelease(spec: ReleaseSpec, secrets: ReleaseSecrets): Map<string, RenderedFile> {
   const files = new Map<string, RenderedFile>();
   const put = (name: string, bytes: string | Buffer, mode: number): unknown =>
     files.set(name, { bytes: Buffer.from(bytes), mode });
-  put('nginx.conf', renderNginx(spec.services, spec.site), 0o644);
+  put('gateway/nginx.conf', renderNginx(spec.services, spec.site), 0o644);
   put('secrets/gateway/tls.crt', spec.tls.certificate, 0o600);
   put('secrets/gateway/tls.key', spec.tls.key, 0o600);
   put('secrets/gateway/api-keys.conf', renderApiKeys(secrets.apiKeys), 0o600);
@@ -61,31 +62,43 @@ export function renderRelease(spec: ReleaseSpec, secrets: ReleaseSecrets): Map<s
     const key = secrets.engineKeys.get(service.name)!;
     put(`secrets/gateway/upstream-${service.name}.conf`, renderUpstream(key), 0o600);
     for (const [i, { content }] of service.files.entries()) put(configFile(service.name, i), content, 0o644);
-    put(`secrets/${service.name}.env`, `${service.keyVariable}=${key}\n`, 0o600);
+    put(envFile(service.name), `${service.keyVariable}=${key}\n`, 0o600);
   }
-  put('compose.yaml', compose(spec, digestOfFiles(files)), 0o644);
+  put('compose.yaml', compose(spec, files), 0o644);
   return files;
 }
 
-function digestOfFiles(files: ReadonlyMap<string, RenderedFile>): Digest {
+/** The file with the variable that holds an engine's key. */
+const envFile = (service: string): string => `secrets/${service}.env`;
+
+/** What the gateway is told to read again while it runs. */
+export const isForGateway = (name: string): boolean => /^(secrets\/)?gateway\//.test(name);
+
+export function digestOfFiles(files: Iterable<readonly [name: string, { bytes: Buffer }]>): Digest {
   return digestOf(canonicalJson([...files].map(([name, { bytes }]) => [name, digestOf(bytes)])));
 }
 
-function compose(spec: ReleaseSpec, files: Digest): string {
+/** What a container of a service reads when it starts, and never again. */
+function startFiles(service: Service, files: ReadonlyMap<string, RenderedFile>): Digest {
+  const names = [envFile(service.name), ...service.files.map((_, i) => configFile(service.name, i))];
+  return digestOfFiles(names.map((name) => [name, files.get(name)!] as const));
+}
+
+function compose(spec: ReleaseSpec, files: ReadonlyMap<string, RenderedFile>): string {
   const { home, inventory } = spec;
   const release = releaseName(inventory);
   return renderCompose({
     project: projectName(inventory.name),
     release,
     bundle: spec.bundle,
-    files,
+    files: new Map(spec.services.map((service) => [service.name, startFiles(service, files)])),
     services: spec.services,
     imageIds: spec.imageIds,
     gatewayImage: inventory.gateway!.image,
     site: spec.site,
     modelFolders: new Map([...spec.modelPaths].map(([name, path]) => [name, home.path(path)])),
     configFolder: home.path(configsPath(inventory.configs)),
-    cacheFolder: (service, i) => home.path(cachePath(inventory.name, service, i)),
+    cacheFolder: (container, i) => home.path(cachePath(inventory.name, container, i)),
     releaseFolder: home.releaseFolder(release),
     ownedByRoot: process.getuid?.() === 0,
   });
@@ -100,7 +113,7 @@ export async function readEngineKeys(
 ): Promise<Map<string, string>> {
   const keys = new Map<string, string>();
   for (const { name, keyVariable } of services) {
-    const text = await readFile(join(folder, 'secrets', `${name}.env`), 'utf8').catch(absent);
+    const text = await readFile(join(folder, envFile(name)), 'utf8').catch(absent);
     const key = text?.trim().split(`${keyVariable}=`)[1];
     if (key !== undefined && /^[0-9a-f]{64}$/.test(key)) keys.set(name, key);
   }

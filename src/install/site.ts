@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * `site.yaml`: what only the enclave knows. A person of the enclave writes it; nothing in it comes from a
- * bundle. And the file of API keys that it may name.
+ * bundle.
  */
-import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
-import { resolve } from 'node:path';
 import * as z from 'zod';
 import { Name } from '../bundle/inventory.ts';
 import { readDocument } from '../document.ts';
@@ -37,6 +35,33 @@ const FilePath = z
   .max(4096)
   .regex(/^[^\p{Cc}]+$/u, 'expected a path');
 
+const count = (most: number): z.ZodNumber => z.number().int().min(1).max(most);
+
+/** Of requests: a steady rate, and how many may come at once before it holds. */
+const Rate = z.strictObject({
+  requestsPerMinute: count(60_000).default(600),
+  burst: count(10_000).default(100),
+});
+
+const PerKey = Rate.extend({
+  concurrent: count(10_000).default(64).describe('Requests under way at a time'),
+});
+
+const Limits = z.strictObject({
+  perKey: PerKey.prefault({}),
+  perAddress: Rate.prefault({}).describe('Counts requests without a key, too'),
+  bodyMiB: count(4096)
+    .default(64)
+    .describe('Largest request, in MiB; images and long contexts are inlined into requests'),
+});
+
+const Gpu = z
+  .union([
+    z.number().int().min(0).max(1023),
+    z.string().regex(/^GPU-[0-9a-f-]{8,64}$/, 'expected a number, or a UUID such as GPU-8f6d…'),
+  ])
+  .transform(String);
+
 export const Site = z.strictObject({
   apiVersion: z.literal('sealift.dev/v1'),
   kind: z.literal('Site'),
@@ -61,6 +86,11 @@ export const Site = z.strictObject({
     .strictObject({ allow: z.array(Network).max(64).default([]) })
     .default({ allow: [] })
     .describe('Networks that may read /metrics without a key; nobody by default'),
+  gpus: z
+    .record(Name, z.array(Gpu).max(1024))
+    .default({})
+    .describe('Which GPUs a service gets, by number or UUID; the others get the lowest that are left'),
+  limits: Limits.prefault({}).describe('More than this is answered with 429, or with 413'),
 });
 export type Site = z.infer<typeof Site>;
 
@@ -75,47 +105,3 @@ export async function readSite(home: Home): Promise<Site> {
     hint: 'it says the host name, the port and the certificate of this host: `sealift help site` prints one to start from',
   });
 }
-
-export interface ApiKey {
-  name: string;
-  key: string;
-}
-
-/** The characters of a bearer token (RFC 6750 §2.1), long enough that guessing is hopeless. */
-const API_KEY = /^[A-Za-z0-9._~+/-]{20,256}=*$/;
-const MAX_KEYS = 1000;
-
-export const apiKeysFile = (site: Site, home: Home): string =>
-  site.apiKeys === undefined ? home.apiKeysFile : resolve(home.root, site.apiKeys);
-
-/**
- * Reads the keys of the clients. Values never appear in a message.
- * @returns undefined when the file does not exist
- * @throws {SealiftError} SITE_INVALID, naming file and line
- */
-export async function readApiKeys(file: string): Promise<ApiKey[] | undefined> {
-  const text = await readFile(file, 'utf8').catch(absent);
-  if (text === undefined) return undefined;
-  const keys: ApiKey[] = [];
-  for (const [i, line] of text.split('\n').entries()) {
-    if (/^\s*(#|$)/.test(line)) continue;
-    const [name = '', key = '', ...rest] = line.trim().split(/\s+/);
-    const known = keys.some((k) => k.name === name || k.key === key);
-    if (!Name.safeParse(name).success || !API_KEY.test(key) || rest.length > 0 || known) {
-      throw new SealiftError(
-        'SITE_INVALID',
-        `${file}:${i + 1}: expected a new name and a key of 20 or more letters, digits and ._~+/-`,
-        {
-          hint: 'one line for each client: NAME KEY   (openssl rand -hex 24 makes a key)',
-        },
-      );
-    }
-    keys.push({ name, key });
-  }
-  if (keys.length > 0 && keys.length <= MAX_KEYS) return keys;
-  throw new SealiftError('SITE_INVALID', `${file} has ${keys.length} keys; 1 to ${MAX_KEYS} are possible`);
-}
-
-/** Content of a new file of keys, with one key named `default`. */
-export const newApiKeys = (): string =>
-  `# Clients of this host: NAME KEY. After a change: sealift install BUNDLE again.\ndefault sk-${randomBytes(24).toString('hex')}\n`;

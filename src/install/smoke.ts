@@ -8,10 +8,11 @@ import * as z from 'zod';
 import { SealiftError } from '../errors.ts';
 import { parseJson } from '../json.ts';
 import type { Service } from '../engines/index.ts';
+import type { ApiKey } from './api-keys.ts';
 import type { EngineClient } from './engine-client.ts';
 import { GATEWAY_PORT } from './gateway.ts';
-import type { ApiKey, Site } from './site.ts';
-import { gatewayContainer } from './steps/service.ts';
+import { gatewayContainer } from './gateway-control.ts';
+import type { Site } from './site.ts';
 import { plainLine, withoutSecrets } from './text.ts';
 import type { TlsFiles } from './tls.ts';
 

@@ -16,6 +16,7 @@ import { EngineClient } from './engine-client.ts';
 import type { Home } from './home.ts';
 import { composeFinder } from './host.ts';
 import { Journal, readJournal } from './journal.ts';
+import { sweepBundles } from './kept-bundle.ts';
 import { readReceipt, readReceipts, removeReceipt, type Receipt } from './receipt.ts';
 import type { World } from './step.ts';
 import { RELEASE_LABEL } from './targets/compose.ts';
@@ -99,6 +100,7 @@ async function removeRelease(
   if (!others.some((r) => r.bundle.name === receipt.bundle.name))
     await rm(home.path('caches', receipt.bundle.name), { recursive: true, force: true });
   await removeFolder(receipt.release, home);
+  await sweepBundles(home);
   return { schema: 'sealift/uninstall/v1', release: receipt.release, ...report };
 }
 

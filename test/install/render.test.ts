@@ -3,9 +3,12 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
+import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { servicesOf, type Service } from '../../src/engines/index.ts';
+import { tellApart } from '../../src/install/api-keys.ts';
 import { renderApiKeys, renderNginx, renderUpstream, SECRETS_TARGET } from '../../src/install/gateway.ts';
+import { shareGpus } from '../../src/install/gpus.ts';
 import { parseSite } from '../../src/install/site.ts';
 import {
   gatewayService,
@@ -30,7 +33,7 @@ const composeInput = (services: Service[], more: Partial<ComposeInput> = {}): Co
   project: 'sealift-demo',
   release: 'demo-1.0.0',
   bundle: digest('b'),
-  files: digest('f'),
+  files: new Map([['chat', digest('f')]]),
   services,
   imageIds: new Map([
     ['engine', digest('e')],
@@ -118,6 +121,45 @@ describe('compose.yaml', () => {
     expect([devices('chat'), devices('embed')]).toEqual([['0', '1'], ['2']]);
   });
 
+  it('runs replicas side by side, each with GPUs and caches of its own, under one name', () => {
+    const [service] = servicesFrom({ ...chat, gpus: 1, replicas: 2 });
+    const { services } = rendered([service!], {
+      site: parseSite(siteText(8443, 'gpus: { chat: [3, GPU-8f6d3a11-0000] }'), 'site.yaml'),
+    });
+    expect(Object.keys(services)).toEqual(['chat_1', 'chat_2', 'gateway']);
+    for (const [i, gpu] of ['3', 'GPU-8f6d3a11-0000'].entries()) {
+      expect(services[`chat_${i + 1}`]).toMatchObject({
+        networks: { engines: { aliases: ['chat'] } },
+        deploy: { resources: { reservations: { devices: [{ device_ids: [gpu] }] } } },
+      });
+      expect(JSON.stringify(services[`chat_${i + 1}`])).toContain(`/home/caches/demo/chat_${i + 1}-0`);
+    }
+  });
+
+  it('gives the lowest GPUs that site.yaml leaves, and refuses another number than a service needs', () => {
+    const sharers = [
+      { name: 'chat', gpus: 2, replicas: 1 },
+      { name: 'embed', gpus: 1, replicas: 2 },
+    ];
+    const share = (gpus: Record<string, string[]>): unknown =>
+      Object.fromEntries(shareGpus(sharers, { gpus }));
+    expect(share({})).toEqual({ chat: [['0', '1']], embed: [['2'], ['3']] });
+    expect(share({ embed: ['0', '2'] })).toEqual({ chat: [['1', '3']], embed: [['0'], ['2']] });
+    expect(() => share({ embed: ['0'] })).toThrow(/embed 1 GPUs, and it needs 2/);
+  });
+
+  it('changes the label of a container only with what that container was started from', () => {
+    const label = (services: Record<string, Record<string, unknown>>, name: string): unknown =>
+      (services[name]!['labels'] as Record<string, string>)['dev.sealift.files'];
+    const before = rendered(servicesFrom(chat)).services;
+    const moved = rendered(servicesFrom(chat), { site: parseSite(siteText(9443), 'site.yaml') }).services;
+    expect(label(moved, 'chat')).toBe(label(before, 'chat'));
+    expect(label(moved, 'gateway')).not.toBe(label(before, 'gateway'));
+    const keyed = rendered(servicesFrom(chat), { files: new Map([['chat', digest('0')]]) }).services;
+    expect(label(keyed, 'chat')).not.toBe(label(before, 'chat'));
+    expect(label(keyed, 'gateway')).toBe(label(before, 'gateway'));
+  });
+
   it('lets no dollar of a bundle be replaced by Compose', () => {
     const text = renderCompose(
       composeInput(servicesFrom({ ...chat, options: { 'chat-template': '${HOME} $PATH $$' } })),
@@ -169,6 +211,7 @@ describe('nginx.conf', () => {
     for (const path of ['/v1/models', '/chat/v1/models', '/embed.v2/v1/models', '/embed.v2/health'])
       expect(conf).toContain(`location = ${path} {`);
     expect(conf.match(/location = \/v1\/models /g)).toHaveLength(1);
+    expect(conf).toContain('"path":"/embed.v2"');
   });
 
   it('lets through what the engine row lists, and nothing else', async () => {
@@ -178,13 +221,15 @@ describe('nginx.conf', () => {
       '/alive',
       '/health',
       '/metrics',
+      '/unauthorized',
       '/v1/chat/completions',
       '/v1/completions',
       '/v1/embeddings',
       '/v1/models',
       '/v1/responses',
     ]);
-    expect(conf).toContain('location / { return 404; }');
+    expect(conf).toContain('location = /unauthorized { internal;');
+    expect(conf).toContain('location / { try_files /nonexistent =404; }');
   });
 
   it('refuses a name that could end a directive', () => {
@@ -193,9 +238,37 @@ describe('nginx.conf', () => {
     );
   });
 
-  it('compares keys exactly, not by a map that ignores case', () => {
-    expect(renderApiKeys([{ name: 'a', key: 'Key.With+Signs0123456789' }])).toBe(
-      '"~^[Bb]earer +Key[.]With[+]Signs0123456789$" a;\n',
+  it('holds no key, but what keys hash to', () => {
+    const conf = renderApiKeys([
+      { name: 'a', key: 'Key.With+Signs0123456789' },
+      { name: 'b', key: 'key-other-0123456789' },
+    ]);
+    expect(conf).not.toMatch(/Signs|other/);
+    expect(conf).toContain(`"${createHash('md5').update('key-other-0123456789').digest('base64url')}"`);
+    expect(conf).toContain('"~^(?<head>.{4})"');
+  });
+
+  it('tells keys apart by as few characters as possible, whatever their case', () => {
+    const tell = (...keys: string[]): unknown => tellApart(keys.map((key, i) => ({ name: `k${i}`, key })));
+    expect(tell('sk-aaaaaaaaaaaaaaaaaaaaaa', 'sk-Abbbbbbbbbbbbbbbbbbbbb')).toEqual({
+      prefix: 5,
+      heads: ['sk-aa', 'sk-Ab'],
+    });
+    expect(tell('x'.repeat(20))).toEqual({ prefix: 4, heads: ['xxxx'] });
+    expect(() => tell('same-begin-01234567890a', 'same-begin-01234567890b')).toThrow(
+      expect.objectContaining({ code: 'SITE_INVALID' }),
     );
+  });
+
+  it('limits what one key and one address may ask', async () => {
+    const conf = await nginxSays(
+      servicesFrom(chat),
+      'limits: { perKey: { requestsPerMinute: 30, burst: 5, concurrent: 2 }, bodyMiB: 8 }',
+    );
+    expect(conf).toContain('zone=key:10m rate=30r/m;');
+    expect(conf).toContain('limit_req zone=key burst=5 nodelay;');
+    expect(conf).toContain('limit_conn open 2;');
+    expect(conf).toContain('limit_req zone=address burst=100 nodelay;');
+    expect(conf).toContain('client_max_body_size 8m;');
   });
 });

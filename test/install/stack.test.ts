@@ -9,7 +9,10 @@ import { EngineClient } from '../../src/install/engine-client.ts';
 import { servicesOf } from '../../src/engines/index.ts';
 import type { Home } from '../../src/install/home.ts';
 import { readJournal } from '../../src/install/journal.ts';
-import { parseSite, readApiKeys } from '../../src/install/site.ts';
+import { changeApiKey, readApiKeys } from '../../src/install/api-keys.ts';
+import { readInstalled } from '../../src/install/kept-bundle.ts';
+import { reload, type ReloadReport } from '../../src/install/reload.ts';
+import { parseSite } from '../../src/install/site.ts';
 import { smokeTest } from '../../src/install/smoke.ts';
 import { readStatus } from '../../src/install/status.ts';
 import { uninstall } from '../../src/install/uninstall.ts';
@@ -122,6 +125,104 @@ it('compares keys with their case', async () => {
   expect((await chat({}, key.toUpperCase())).split('\n').at(-1)).toBe('401');
 });
 
+const reloadNow = (): Promise<ReloadReport> => reload({ home, socket: engine.socket, now: new Date() });
+const startedAt = (name: string): Promise<string> =>
+  docker('inspect', '--format', '{{.State.StartedAt}} {{.RestartCount}}', name);
+const statusOf = async (token: string): Promise<string> => (await chat({}, token)).split('\n').at(-1)!;
+const keyOf = async (name: string): Promise<string | undefined> =>
+  (await readApiKeys(home.apiKeysFile))!.find((k) => k.name === name)?.key;
+
+it('lets keys in and out without a restart of anything, while an answer goes on', async () => {
+  const containers = ['sealift-demo-chat-1', 'sealift-demo-gateway-1'];
+  const before = await Promise.all(containers.map(startedAt));
+  const long = chat({ stream: true });
+  await changeApiKey(home.apiKeysFile, 'add', 'team-b');
+  const other = (await keyOf('team-b'))!;
+  expect(await statusOf(other)).toBe('401');
+  expect(await reloadNow()).toMatchObject({
+    release: 'demo-1.0.0',
+    changed: ['secrets/gateway/api-keys.conf'],
+    keys: ['default', 'team-b'],
+  });
+  expect([await statusOf(other), await statusOf(key)]).toEqual(['200', '200']);
+  await changeApiKey(home.apiKeysFile, 'rotate', 'team-b');
+  await reloadNow();
+  expect([await statusOf(other), await statusOf((await keyOf('team-b'))!)]).toEqual(['401', '200']);
+  await changeApiKey(home.apiKeysFile, 'remove', 'team-b');
+  await reloadNow();
+  expect(await reloadNow()).toMatchObject({ changed: [] });
+  expect(await long).toContain('data: [DONE]');
+  expect(await Promise.all(containers.map(startedAt))).toEqual(before);
+  expect(await readFile(home.path('current/secrets/gateway/api-keys.conf'), 'utf8')).not.toContain(
+    key.slice(8),
+  );
+}, 60_000);
+
+it('takes a new certificate by a reload, and goes on with the old one when nginx refuses the new', async () => {
+  const pair = ['tls/server.crt', 'tls/server.key'].map((name) => home.path(name));
+  await makeCertificate(pair[0]!, pair[1]!);
+  expect((await chat()).split('\n').at(-1)).toBe('000'); // curl trusts the new one, the gateway shows the old one
+  expect((await reloadNow()).changed).toEqual(['secrets/gateway/tls.crt', 'secrets/gateway/tls.key']);
+  expect(await statusOf(key)).toBe('200');
+  // A chain that nginx does not take, behind a certificate that is good.
+  const good = readFileSync(pair[0]!);
+  writeFileSync(pair[0]!, `${good.toString()}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n`);
+  await expect(reloadNow()).rejects.toMatchObject({ code: 'GATEWAY_REFUSED' });
+  writeFileSync(pair[0]!, good);
+  expect(await statusOf(key)).toBe('200');
+  expect((await reloadNow()).changed).toEqual([]);
+}, 60_000);
+
+it('answers a flood with 429, by key and by address, and tells when to come again', async () => {
+  const few = '{ requestsPerMinute: 1, burst: 3 }';
+  const flood = async (...more: string[]): Promise<string[]> => {
+    const answers: string[] = [];
+    for (let i = 0; i < 6; i++) answers.push((await ask('/v1/models', ...more)).stdout.split('\n').at(-1)!);
+    return answers;
+  };
+  const mine = ['-H', `Authorization: Bearer ${key}`];
+  writeFileSync(home.siteFile, siteText(port, `limits: { perKey: ${few} }\n`));
+  expect((await reloadNow()).changed).toEqual(['gateway/nginx.conf']);
+  // nginx still counts the last request before the reload, or does not.
+  expect(await flood(...mine)).toEqual(['200', '200', '200', expect.stringMatching(/200|429/), '429', '429']);
+  const { stdout } = await ask('/v1/models', ...mine, '-i');
+  expect(stdout).toMatch(/retry-after: 5/i);
+  expect(stdout).toContain('"rate_limit_error"');
+  writeFileSync(home.siteFile, siteText(port, `limits: { perAddress: ${few} }\n`));
+  await reloadNow();
+  const strangers = await flood(); // all that came before from this address counts, too
+  expect(strangers.at(-1)).toBe('429');
+  for (const answer of strangers) expect(answer).toMatch(/401|429/);
+  expect(await flood(...mine)).not.toContain('200'); // whoever floods without a key does not get in with one either
+  writeFileSync(home.siteFile, siteText(port, 'limits: { bodyMiB: 1 }\n'));
+  await reloadNow();
+  const large = home.path('large.json');
+  writeFileSync(large, Buffer.alloc(1_100_000, ' '));
+  expect((await ask('/v1/completions', ...mine, '--data-binary', `@${large}`)).stdout).toMatch(/413$/);
+  rmSync(large);
+  writeFileSync(home.siteFile, siteText(port));
+  await reloadNow();
+}, 60_000);
+
+it('a reload says when containers would have to be made anew, and changes nothing', async () => {
+  writeFileSync(home.siteFile, siteText(port + 1));
+  await expect(reloadNow()).rejects.toMatchObject({ code: 'INSTALL_NEEDED' });
+  writeFileSync(home.siteFile, siteText(port));
+  expect((await reloadNow()).changed).toEqual([]);
+});
+
+it('keeps what was signed, and knows when it was changed', async () => {
+  const { receipt } = await readInstalled(home);
+  const folder = home.bundleFolder(receipt.bundle.digest);
+  const digest = await runOk('sha256sum', [join(folder, 'SHA256SUMS')]);
+  expect(`sha256:${digest.slice(0, 64)}`).toBe(receipt.bundle.digest);
+  const inventory = join(folder, 'bundle.json');
+  const before = readFileSync(inventory);
+  writeFileSync(inventory, before.toString().replace('"chat"', '"chaT"'));
+  await expect(readInstalled(home)).rejects.toMatchObject({ code: 'IO_ERROR' });
+  writeFileSync(inventory, before);
+});
+
 it('shows no secret to whoever may look at files, processes or logs', async () => {
   const engineKey = /=([0-9a-f]{64})/.exec(
     await readFile(home.path('current/secrets/chat.env'), 'utf8'),
@@ -131,7 +232,7 @@ it('shows no secret to whoever may look at files, processes or logs', async () =
     await docker('logs', 'sealift-demo-chat-1'),
     await docker('exec', 'sealift-demo-chat-1', 'cat', '/proc/1/cmdline'),
     await readFile(home.path('current/compose.yaml'), 'utf8'),
-    await readFile(home.path('current/nginx.conf'), 'utf8'),
+    await readFile(home.path('current/gateway/nginx.conf'), 'utf8'),
     await readFile(home.path('current/receipt.json'), 'utf8'),
     JSON.stringify(me.events),
   ].join('\n');

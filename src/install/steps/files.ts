@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The release's folder. It is built beside its place and renamed. When the same release is already there (a new
- * certificate, other keys), its old folder is kept until the install has succeeded.
+ * The files of a release. When the same release is already there (a new certificate, other keys), a copy of what it had
+ * is kept until the install has succeeded.
  */
-import { chmod, chown, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { chmod, chown, mkdir, rm } from 'node:fs/promises';
 import { exists, fsyncDir, writeFileDurably } from '../../store/files.ts';
 import type { Service } from '../../engines/index.ts';
-import { absent, releaseName, type Home } from '../home.ts';
+import { apiKeysFile, newApiKeys, readApiKeys } from '../api-keys.ts';
+import { loadedFile } from '../gateway-control.ts';
+import { releaseName, type Home } from '../home.ts';
 import {
   cacheFolder,
   cachePath,
@@ -17,8 +18,9 @@ import {
   type ReleaseSecrets,
   type ReleaseSpec,
 } from '../release.ts';
-import { apiKeysFile, newApiKeys, readApiKeys } from '../site.ts';
+import { bringBack, dropCopy, holds, keepCopy, writeFiles } from '../release-folder.ts';
 import type { Progress, Step, StepState, UndoRecord } from '../step.ts';
+import { containersOf } from '../targets/compose.ts';
 
 export class FilesStep implements Step {
   readonly kind = 'config';
@@ -55,7 +57,8 @@ export class FilesStep implements Step {
     const apiKeys = await readApiKeys(apiKeysFile(site, home));
     const engineKeys = await readEngineKeys(home.releaseFolder(this.#release), services);
     if (apiKeys === undefined || engineKeys.size < services.length) return 'needed';
-    return (await this.#equals({ apiKeys, engineKeys })) ? 'done' : 'needed';
+    const wanted = renderRelease(this.#spec, { apiKeys, engineKeys });
+    return (await holds(home.releaseFolder(this.#release), wanted)) ? 'done' : 'needed';
   }
 
   async apply(_progress: Progress): Promise<void> {
@@ -65,24 +68,11 @@ export class FilesStep implements Step {
     for (const { name } of services) if (!engineKeys.has(name)) engineKeys.set(name, newEngineKey());
     const secrets = { apiKeys: await this.#apiKeys(), engineKeys };
     await makeCaches(home, this.#spec.inventory.name, services);
-    await this.#write(partialOf(home, this.#release), secrets);
-    // The oldest copy is the one to return to: after a kill, what stands in the folder may already be ours.
-    if (!(await exists(previousOf(home, this.#release))))
-      await rename(folder, previousOf(home, this.#release)).catch(absent);
-    await rm(folder, { recursive: true, force: true });
-    await rename(partialOf(home, this.#release), folder);
-    await fsyncDir(dirname(folder));
-  }
-
-  async #equals(secrets: ReleaseSecrets): Promise<boolean> {
-    const folder = this.#spec.home.releaseFolder(this.#release);
-    const wanted = renderRelease(this.#spec, secrets);
-    for (const [name, { bytes }] of wanted) {
-      const found = await readFile(join(folder, name)).catch(absent);
-      if (found === undefined || !found.equals(bytes)) return false;
-    }
-    const found = await readdir(join(folder, 'secrets', 'gateway'));
-    return found.every((name) => wanted.has(`secrets/gateway/${name}`)); // nginx is shown no more than these
+    await keepCopy(home, this.#release);
+    // Before a file is written: what the gateway has read may be another one, whatever stands there now.
+    await rm(loadedFile(folder), { force: true });
+    await writeFiles(folder, renderRelease(this.#spec, secrets));
+    await fsyncDir(home.path('releases'));
   }
 
   async #apiKeys(): Promise<ReleaseSecrets['apiKeys']> {
@@ -93,24 +83,16 @@ export class FilesStep implements Step {
     await writeFileDurably(file, newApiKeys(), 0o600);
     return (await readApiKeys(file))!;
   }
-
-  async #write(folder: string, secrets: ReleaseSecrets): Promise<void> {
-    await rm(folder, { recursive: true, force: true });
-    await mkdir(folder, { recursive: true, mode: 0o755 });
-    await mkdir(join(folder, 'secrets', 'gateway'), { recursive: true, mode: 0o700 });
-    for (const [name, { bytes, mode }] of renderRelease(this.#spec, secrets)) {
-      await mkdir(dirname(join(folder, name)), { recursive: true });
-      await writeFileDurably(join(folder, name), bytes, mode);
-    }
-    await fsyncDir(folder);
-  }
 }
 
 /** The engine runs as a user of its own, who must be able to write its cache. */
 async function makeCaches(home: Home, bundleName: string, services: readonly Service[]): Promise<void> {
   for (const service of services) {
-    for (const i of service.caches.keys()) {
-      const folder = home.path(cachePath(bundleName, service.name, i));
+    const paths = containersOf(service).flatMap((container) =>
+      [...service.caches.keys()].map((i) => cachePath(bundleName, container, i)),
+    );
+    for (const path of paths) {
+      const folder = home.path(path);
       await mkdir(folder, { recursive: true });
       await chmod(folder, 0o770);
       if (process.getuid?.() === 0) await chown(folder, service.user.uid, service.user.gid);
@@ -118,30 +100,13 @@ async function makeCaches(home: Home, bundleName: string, services: readonly Ser
   }
 }
 
-const partialOf = (home: Home, release: string): string => home.path('releases', `.${release}.partial`);
-const previousOf = (home: Home, release: string): string => home.path('releases', `.${release}.previous`);
-
-/**
- * Brings the folder of before back, or removes the folder when there was none. Where one stood and there is no copy
- * of it, it stands there still: the step had not moved it yet, or an undo before this one has brought it back.
- */
+/** Brings the files of before back, or removes the folder when there was none. */
 export async function undoFiles(record: Extract<UndoRecord, { kind: 'files' }>, home: Home): Promise<void> {
-  const folder = home.releaseFolder(record.release);
-  const previous = previousOf(home, record.release);
-  await rm(partialOf(home, record.release), { recursive: true, force: true });
-  if (!record.hadFolder) {
-    // A second run after a kill may have kept the first run's folder.
-    await rm(previous, { recursive: true, force: true });
-    await rm(folder, { recursive: true, force: true });
-  } else if (await exists(previous)) {
-    await rm(folder, { recursive: true, force: true });
-    await rename(previous, folder);
+  if (record.hadFolder) await bringBack(home, record.release);
+  else {
+    await dropCopy(home, record.release); // a second run after a kill may have kept the first run's folder
+    await rm(home.releaseFolder(record.release), { recursive: true, force: true });
   }
   if (record.newCaches !== undefined) await rm(home.path(record.newCaches), { recursive: true, force: true });
-  if (await exists(dirname(folder))) await fsyncDir(dirname(folder));
-}
-
-/** After a success the old copy of the release's folder is not needed any more; without a journal nobody would return to it. */
-export async function dropPrevious(home: Home, release: string): Promise<void> {
-  await rm(previousOf(home, release), { recursive: true, force: true });
+  if (await exists(home.path('releases'))) await fsyncDir(home.path('releases'));
 }

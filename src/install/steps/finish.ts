@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The last two steps: the smoke test, and making the release the current one. */
 import { mkdir, rm, rmdir } from 'node:fs/promises';
+import { apiKeysFile, readApiKeys } from '../api-keys.ts';
+import type { VerifiedBundle } from '../../bundle/open.ts';
 import type { HostKey } from '../host-key.ts';
+import { isKept, keepBundle, sweepBundles } from '../kept-bundle.ts';
 import { releaseName, type Home, type InstalledVersion } from '../home.ts';
 import { readReceipt, receiptSignature, removeReceipt, writeReceipt } from '../receipt.ts';
-import { apiKeysFile, readApiKeys } from '../site.ts';
 import { smokeTest, type SmokeAnswer, type SmokeInput } from '../smoke.ts';
 import type { Step, StepState, UndoRecord } from '../step.ts';
-import type { Digest } from '../../store/digest.ts';
 import type { FullReceipt } from '../vsa.ts';
 
 /** Shared by the steps of one install: has any of them changed something? Then the last two are needed. */
@@ -54,7 +55,7 @@ export class SmokeStep implements Step {
 
 export interface CurrentInput {
   home: Home;
-  bundle: { name: string; version: string; digest: Digest };
+  bundle: VerifiedBundle;
   /** What was current and installed before, to return to. */
   before: { release: string | undefined; installed: InstalledVersion | undefined; hadReceipt: boolean };
   receipt: () => FullReceipt;
@@ -73,13 +74,13 @@ export class CurrentStep implements Step {
   readonly #release: string;
 
   constructor(input: CurrentInput) {
-    const { bundle, before } = input;
+    const { before } = input;
     this.#input = input;
-    this.#release = releaseName(bundle);
+    this.#release = releaseName(input.bundle.inventory);
     this.id = `current:${this.#release}`;
     this.record = {
       kind: 'current',
-      name: bundle.name,
+      name: input.bundle.inventory.name,
       made: this.#release,
       hadReceipt: before.hadReceipt,
       ...(before.release === undefined ? {} : { release: before.release }),
@@ -96,8 +97,9 @@ export class CurrentStep implements Step {
     if (changes.changed || (await home.current()) !== this.#release) return 'needed';
     const [receipt, installed] = await Promise.all([readReceipt(home, this.#release), home.installed()]);
     const right =
-      receipt?.bundle.digest === bundle.digest && installed.get(bundle.name)?.digest === bundle.digest;
-    if (!right) return 'needed';
+      receipt?.bundle.digest === bundle.digest &&
+      installed.get(bundle.inventory.name)?.digest === bundle.digest;
+    if (!right || !(await isKept(home, bundle.digest))) return 'needed';
     // A host that was given a key since then signs now; without one, an earlier signature stays.
     if (hostKey !== undefined && receipt.host?.key !== hostKey.fingerprint) return 'needed';
     const { state } = await receiptSignature(home, receipt, hostKey);
@@ -106,10 +108,12 @@ export class CurrentStep implements Step {
 
   async apply(): Promise<void> {
     const { home, bundle, receipt, hostKey } = this.#input;
+    const { name, version } = bundle.inventory;
     await mkdir(home.releaseFolder(this.#release), { recursive: true }); // a bundle without services wrote no files
+    await keepBundle(home, bundle);
     await writeReceipt(home, receipt(), hostKey);
     await home.setCurrent(this.#release);
-    await home.setInstalled(bundle.name, { version: bundle.version, digest: bundle.digest });
+    await home.setInstalled(name, { version, digest: bundle.digest });
   }
 }
 
@@ -122,6 +126,7 @@ export async function undoCurrent(
   await home.setInstalled(record.name, record.installed);
   if (record.hadReceipt) return dropUnfitSignature(home, record.made);
   await removeReceipt(home, record.made);
+  await sweepBundles(home);
   await rmdir(home.releaseFolder(record.made)).catch(() => undefined); // when there are no other files in it
 }
 

@@ -10,10 +10,14 @@ import { SealiftError } from '../../errors.ts';
 import { exists } from '../../store/files.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { Service } from '../../engines/index.ts';
-import type { EngineClient, EngineContainer } from '../engine-client.ts';
+import type { EngineContainer } from '../engine-client.ts';
+import { gatewayContainer, isLoaded, loadGateway } from '../gateway-control.ts';
+import { readReceipt } from '../receipt.ts';
 import { readEngineKeys } from '../release.ts';
 import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';
-import { BUNDLE_LABEL, FILES_LABEL, gatewayService } from '../targets/compose.ts';
+import { BUNDLE_LABEL, containersOf, FILES_LABEL, gatewayService } from '../targets/compose.ts';
+import { parse } from 'yaml';
+import * as z from 'zod';
 import { plainLine, withoutSecrets } from '../text.ts';
 import { readFile } from 'node:fs/promises';
 
@@ -91,29 +95,41 @@ export class ServiceStep implements Step {
   }
 
   async check(): Promise<StepState> {
-    const label = await filesLabel(this.#file());
+    const labels = await filesLabels(this.#file());
     const containers = await this.#world.engine.containers(this.#input.project);
     const right = this.#expected().every(([service, image]) => {
       const found = containers.filter((c) => c.service === service);
-      return found.length === 1 && found.every((c) => isRight(c, image, label, this.#input.bundle));
+      return (
+        found.length === 1 && found.every((c) => isRight(c, image, labels.get(service), this.#input.bundle))
+      );
     });
-    return right && containers.length === this.#expected().length ? 'done' : 'needed';
+    if (!right || containers.length !== this.#expected().length) return 'needed';
+    return (await isLoaded(this.#folder())) ? 'done' : 'needed';
   }
 
   async apply(_progress: Progress, signal?: AbortSignal): Promise<void> {
     await (await this.#world.compose()).up(this.#file(), this.#input.project);
     await this.#untilHealthy(signal);
+    const { engine } = this.#world;
+    const { id } = await gatewayContainer(engine, this.#input.project, this.#input.services);
+    await loadGateway(engine, id, this.#folder());
+  }
+
+  #folder(): string {
+    return this.#world.home.releaseFolder(this.#input.release);
   }
 
   #file(): string {
-    return join(this.#world.home.releaseFolder(this.#input.release), 'compose.yaml');
+    return join(this.#folder(), 'compose.yaml');
   }
 
-  /** Services of the project with the image each must run. */
+  /** Services of the project, as Compose calls them, with the image each must run. */
   #expected(): [string, Digest][] {
     const { services, imageIds, gatewayImage } = this.#input;
     return [
-      ...services.map((s) => [s.name, imageIds.get(s.image)!] as [string, Digest]),
+      ...services.flatMap((s) =>
+        containersOf(s).map((container): [string, Digest] => [container, imageIds.get(s.image)!]),
+      ),
       [gatewayService(services), imageIds.get(gatewayImage)!],
     ];
   }
@@ -177,10 +193,17 @@ const isRight = (c: EngineContainer, image: Digest, files: string | undefined, b
   c.labels[BUNDLE_LABEL] === bundle &&
   c.labels[FILES_LABEL] === files;
 
-/** The label that containers of a compose file carry. */
-async function filesLabel(file: string): Promise<string | undefined> {
+const ComposeFile = z.object({
+  services: z.record(z.string(), z.object({ labels: z.object({ [FILES_LABEL]: z.string() }) })),
+});
+
+/** The label that each container of a compose file must carry; none when there is no such file, or not one of ours. */
+async function filesLabels(file: string): Promise<Map<string, string>> {
   const text = await readFile(file, 'utf8').catch(() => '');
-  return new RegExp(`${FILES_LABEL}: "?(sha256:[0-9a-f]{64})`).exec(text)?.[1];
+  const parsed = ComposeFile.safeParse(parse(text)).data;
+  return new Map(
+    Object.entries(parsed?.services ?? {}).map(([name, { labels }]) => [name, labels[FILES_LABEL]]),
+  );
 }
 
 /** Stops what was started, unless a release was replaced: that one is started over it, see `undoReturn`. */
@@ -203,6 +226,15 @@ export async function undoReturn(
   const compose = await world.compose();
   await compose.up(join(world.home.releaseFolder(record.release), 'compose.yaml'), record.project);
   await untilAnswering(world, record.project, record.release);
+  await readAgain(world, record.project, record.release);
+}
+
+/** Files that were brought back under a gateway that ran all the while are not what it goes by. */
+async function readAgain(world: World, project: string, release: string): Promise<void> {
+  const { gateway } = (await readReceipt(world.home, release)) ?? {};
+  const container = (await world.engine.containers(project)).find((c) => c.service === gateway?.service);
+  if (container !== undefined)
+    await loadGateway(world.engine, container.id, world.home.releaseFolder(release));
 }
 
 /**
@@ -224,15 +256,4 @@ async function untilAnswering(world: World, project: string, release: string): P
     }
     await sleep(POLL_MS);
   }
-}
-
-/** The gateway's container in a project. @throws {SealiftError} SMOKE_TEST_FAILED */
-export async function gatewayContainer(
-  engine: EngineClient,
-  project: string,
-  services: readonly Service[],
-): Promise<EngineContainer> {
-  const found = (await engine.containers(project)).find((c) => c.service === gatewayService(services));
-  if (found?.state === 'running') return found;
-  throw new SealiftError('SMOKE_TEST_FAILED', `the gateway of ${project} does not run`);
 }

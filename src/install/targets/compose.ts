@@ -5,17 +5,19 @@
  * are on a network without a way out; the gateway is on it too, and on one that the host publishes.
  */
 import { stringify } from 'yaml';
-import type { Digest } from '../../store/digest.ts';
+import { digestOf, type Digest } from '../../store/digest.ts';
 import type { Service } from '../../engines/index.ts';
-import { ALIVE_PORT, GATEWAY_PORT, SECRETS_TARGET } from '../gateway.ts';
+import { canonicalJson } from '../../json.ts';
+import { ALIVE_PORT, GATEWAY_PORT, GATEWAY_TARGET, SECRETS_TARGET } from '../gateway.ts';
+import { shareGpus } from '../gpus.ts';
 import type { Site } from '../site.ts';
 
 export interface ComposeInput {
   project: string;
   release: string;
   bundle: Digest;
-  /** Changes when a file changes that is mounted into a container, so that Compose replaces the container. */
-  files: Digest;
+  /** For each service, what changes when a file changes that its containers read only when they start. */
+  files: ReadonlyMap<string, Digest>;
   services: readonly Service[];
   /** Proved image IDs by the names that the inventory gives the images. */
   imageIds: ReadonlyMap<string, Digest>;
@@ -25,7 +27,7 @@ export interface ComposeInput {
   modelFolders: ReadonlyMap<string, string>;
   /** Of the bundle's configs. */
   configFolder: string;
-  cacheFolder: (service: string, index: number) => string;
+  cacheFolder: (container: string, index: number) => string;
   releaseFolder: string;
   /** False when the secrets belong to another user than the container's root, who then needs to override that. */
   ownedByRoot: boolean;
@@ -35,6 +37,7 @@ export interface ComposeInput {
 export const BUNDLE_LABEL = 'dev.sealift.bundle';
 /** Label that says which release a container belongs to: what runs is known by it, not by `current`. */
 export const RELEASE_LABEL = 'dev.sealift.release';
+/** Label that changes with anything that a container was started from, so that one that differs is replaced. */
 export const FILES_LABEL = 'dev.sealift.files';
 
 /** Project names have no dots; names of bundles have no underscores, so two bundles never share a project. */
@@ -48,19 +51,27 @@ export function gatewayService(services: readonly Pick<Service, 'name'>[]): stri
   return name;
 }
 
+/** What Compose calls the containers of a service; names of services have no underscores, so none collides. */
+export const containersOf = ({ name, replicas }: Pick<Service, 'name' | 'replicas'>): string[] =>
+  replicas === 1 ? [name] : Array.from({ length: replicas }, (_, i) => `${name}_${i + 1}`);
+
 /** A file that configures an engine, relative to the release's folder. */
 export const configFile = (service: string, index: number): string => `engines/${service}-${index}`;
 
 export function renderCompose(input: ComposeInput): string {
-  const gpuOffsets = input.services.map((_, i) =>
-    input.services.slice(0, i).reduce((sum, s) => sum + s.gpus, 0),
-  );
-  const engines = input.services.map(
-    (service, i) => [service.name, engineService(input, service, gpuOffsets[i]!)] as const,
+  const shares = shareGpus(input.services, input.site);
+  const engines = input.services.flatMap((service) =>
+    containersOf(service).map((container, i) => {
+      const definition = engineService(input, service, container, shares.get(service.name)![i]!);
+      return [container, labelled(input, definition, input.files.get(service.name))] as const;
+    }),
   );
   const document = {
     name: input.project,
-    services: Object.fromEntries([...engines, [gatewayService(input.services), gateway(input)]]),
+    services: Object.fromEntries([
+      ...engines,
+      [gatewayService(input.services), labelled(input, gateway(input))],
+    ]),
     networks: {
       engines: { internal: true },
       // Answers to clients leave, new connections from here do not get an address that anybody would answer.
@@ -70,9 +81,28 @@ export function renderCompose(input: ComposeInput): string {
   return `# Written by sealift; a new install replaces it.\n${stringify(literal(document), { lineWidth: 0 })}`;
 }
 
-function engineService(input: ComposeInput, service: Service, firstGpu: number): unknown {
+/** A definition with the labels that say what it is, and that it is the same as before. */
+const labelled = (
+  { bundle, release }: ComposeInput,
+  definition: Record<string, unknown>,
+  files?: Digest,
+): Record<string, unknown> => ({
+  ...definition,
+  labels: {
+    [BUNDLE_LABEL]: bundle,
+    [RELEASE_LABEL]: release,
+    [FILES_LABEL]: digestOf(canonicalJson({ definition, ...(files === undefined ? {} : { files }) })),
+  },
+});
+
+function engineService(
+  input: ComposeInput,
+  service: Service,
+  container: string,
+  devices: readonly string[],
+): Record<string, unknown> {
   const caches = service.caches.map(({ target }, i) => ({
-    ...bind(input.cacheFolder(service.name, i), target),
+    ...bind(input.cacheFolder(container, i), target),
     read_only: false,
   }));
   return {
@@ -82,7 +112,7 @@ function engineService(input: ComposeInput, service: Service, firstGpu: number):
     environment: service.env,
     env_file: [`${input.releaseFolder}/secrets/${service.name}.env`],
     user: `${service.user.uid}:${service.user.gid}`,
-    networks: ['engines'],
+    networks: service.replicas === 1 ? ['engines'] : { engines: { aliases: [service.name] } },
     volumes: [
       ...service.models.map(({ model, target }) => bind(input.modelFolders.get(model)!, target)),
       ...(service.configsTarget === undefined ? [] : [bind(input.configFolder, service.configsTarget)]),
@@ -99,25 +129,25 @@ function engineService(input: ComposeInput, service: Service, firstGpu: number):
       retries: 6,
       start_period: `${service.readyTimeoutSeconds}s`,
     },
-    ...(service.gpus === 0
+    ...(devices.length === 0
       ? {}
-      : { deploy: { resources: { reservations: { devices: [gpus(firstGpu, service.gpus)] } } } }),
+      : { deploy: { resources: { reservations: { devices: [gpus(devices)] } } } }),
   };
 }
 
-/** By number, because a mere count would give the first GPUs to every service. */
-const gpus = (first: number, count: number): unknown => ({
+/** By number or UUID, because a mere count would give the first GPUs to every service. */
+const gpus = (devices: readonly string[]): unknown => ({
   driver: 'nvidia',
-  device_ids: Array.from({ length: count }, (_, i) => String(first + i)),
+  device_ids: [...devices],
   capabilities: ['gpu'],
 });
 
-function gateway(input: ComposeInput): unknown {
+function gateway(input: ComposeInput): Record<string, unknown> {
   const { address, port } = input.site.listen;
   return {
     ...base(input, input.gatewayImage),
     // The image's own entry point edits configuration files; this one has nothing to edit.
-    entrypoint: ['nginx', '-e', 'stderr', '-c', '/etc/nginx/nginx.conf'],
+    entrypoint: ['nginx', '-e', 'stderr', '-c', `${GATEWAY_TARGET}/nginx.conf`],
     command: [],
     networks: ['engines', 'edge'],
     ports: [{ target: GATEWAY_PORT, published: String(port), host_ip: address, protocol: 'tcp' }],
@@ -127,7 +157,7 @@ function gateway(input: ComposeInput): unknown {
     cap_add: ['CHOWN', 'SETGID', 'SETUID', ...(input.ownedByRoot ? [] : ['DAC_OVERRIDE'])],
     stop_signal: 'SIGQUIT',
     volumes: [
-      bind(`${input.releaseFolder}/nginx.conf`, '/etc/nginx/nginx.conf'),
+      bind(`${input.releaseFolder}/gateway`, GATEWAY_TARGET),
       bind(`${input.releaseFolder}/secrets/gateway`, SECRETS_TARGET),
     ],
     healthcheck: {
@@ -157,7 +187,6 @@ function base(input: ComposeInput, image: string): Record<string, unknown> {
     cap_drop: ['ALL'],
     security_opt: ['no-new-privileges:true'],
     logging: { driver: 'json-file', options: { 'max-size': '20m', 'max-file': '5' } },
-    labels: { [BUNDLE_LABEL]: input.bundle, [RELEASE_LABEL]: input.release, [FILES_LABEL]: input.files },
   };
 }
 

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * What stays of a bundle when its medium is gone: `bundles/<digest>/` with SHA256SUMS, the signatures over it and
+ * bundle.json. So everything that was placed can be held against what was signed, years later, by `sealift audit` and by
+ * anybody with openssl or cosign.
+ */
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parseInventory, type Inventory } from '../bundle/inventory.ts';
+import { parseSums, slotName, SUMS_NAME } from '../bundle/sums.ts';
+import { SealiftError } from '../errors.ts';
+import { canonicalJson } from '../json.ts';
+import { digestOf, hexOf, type Digest } from '../store/digest.ts';
+import { fsyncDir, writeFileDurably } from '../store/files.ts';
+import { SLOT_COUNT } from '../trust/slots.ts';
+import type { VerifiedBundle } from '../bundle/open.ts';
+import { absent, type Home } from './home.ts';
+import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
+
+const INVENTORY_NAME = 'bundle.json';
+
+/** A release of this host with what was signed of it. */
+export interface Installed {
+  receipt: Receipt;
+  inventory: Inventory;
+  /** SHA256SUMS, and every slot that was not empty, at the place that it had. */
+  sums: Buffer;
+  slots: Buffer[];
+}
+
+/** Keeps what was signed. For the holder of the home's lock. */
+export async function keepBundle(home: Home, bundle: VerifiedBundle): Promise<void> {
+  const folder = home.bundleFolder(bundle.digest);
+  await mkdir(join(folder, 'signatures'), { recursive: true, mode: 0o755 });
+  for (const [slot, bytes] of bundle.signed.slots.entries()) {
+    const text = bytes.toString('latin1').trimEnd();
+    if (text === '') await rm(join(folder, slotName(slot)), { force: true });
+    else await writeFileDurably(join(folder, slotName(slot)), Buffer.from(text, 'latin1'));
+  }
+  await writeFileDurably(join(folder, INVENTORY_NAME), canonicalJson(bundle.inventory));
+  await writeFileDurably(join(folder, SUMS_NAME), bundle.signed.sums);
+  await fsyncDir(home.path('bundles'));
+}
+
+/** Whether what was signed is here, as far as its digests say. */
+export const isKept = (home: Home, digest: Digest): Promise<boolean> =>
+  readKept(home, digest).then(
+    () => true,
+    () => false,
+  );
+
+/**
+ * The release that is current, or another, as it was signed.
+ * @throws {SealiftError} NOT_INSTALLED; IO_ERROR when the receipt or what was kept of the bundle is damaged or gone
+ */
+export async function readInstalled(home: Home, release?: string): Promise<Installed> {
+  const wanted = release ?? (await home.current());
+  const receipt = wanted === undefined ? undefined : await readReceipt(home, wanted);
+  if (receipt !== undefined) return { receipt, ...(await readKept(home, receipt.bundle.digest)) };
+  const there = await home.releases();
+  throw new SealiftError(
+    'NOT_INSTALLED',
+    `${release ?? 'nothing'} is ${release === undefined ? '' : 'not '}installed in ${home.root}`,
+    {
+      hint: there.length === 0 ? 'sealift install BUNDLE' : `releases here: ${there.join(', ')}`,
+    },
+  );
+}
+
+async function readKept(home: Home, digest: Digest): Promise<Omit<Installed, 'receipt'>> {
+  const folder = home.bundleFolder(digest);
+  const sums = await readFile(join(folder, SUMS_NAME)).catch(absent);
+  const inventory = await readFile(join(folder, INVENTORY_NAME)).catch(absent);
+  if (sums === undefined || inventory === undefined) throw damaged(folder, 'is not complete');
+  const signed =
+    digestOf(sums) === digest && parseSums(sums).documents.get(INVENTORY_NAME) === digestOf(inventory);
+  if (!signed) throw damaged(folder, 'is not what was installed');
+  return { sums, inventory: parseInventory(inventory), slots: await readSlots(folder) };
+}
+
+async function readSlots(folder: string): Promise<Buffer[]> {
+  const names = Array.from({ length: SLOT_COUNT }, (_, slot) => slotName(slot));
+  return Promise.all(
+    names.map(async (name) => (await readFile(join(folder, name)).catch(absent)) ?? Buffer.alloc(0)),
+  );
+}
+
+const damaged = (folder: string, how: string): SealiftError =>
+  new SealiftError('IO_ERROR', `what was kept of the bundle in ${folder} ${how}`, {
+    hint: 'the same install, run again from its medium, writes it anew',
+  });
+
+/** Drops what was kept of bundles of which there is no receipt any more. */
+export async function sweepBundles(home: Home): Promise<void> {
+  const used = new Set((await readReceipts(home)).map(({ bundle }) => hexOf(bundle.digest)));
+  for (const name of (await readdir(home.path('bundles')).catch(absent)) ?? [])
+    if (!used.has(name)) await rm(home.path('bundles', name), { recursive: true, force: true });
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Gives the running gateway what has changed of site.yaml, certificate and API keys, without a restart of anything: no
+ * engine loads its model again, and no answer that is being given breaks off.
+ */
+import { rm, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { servicesOf } from '../engines/index.ts';
+import { SealiftError } from '../errors.ts';
+import type { Digest } from '../store/digest.ts';
+import { apiKeysFile, readApiKeys } from './api-keys.ts';
+import { EngineClient } from './engine-client.ts';
+import { gatewayContainer, isLoaded, loadedFile, loadGateway } from './gateway-control.ts';
+import { absent, type Home } from './home.ts';
+import { readJournal } from './journal.ts';
+import { readInstalled, type Installed } from './kept-bundle.ts';
+import { readReceipts } from './receipt.ts';
+import { writeFiles } from './release-folder.ts';
+import {
+  isForGateway,
+  readEngineKeys,
+  renderRelease,
+  type ReleaseSpec,
+  type RenderedFile,
+} from './release.ts';
+import { readSite } from './site.ts';
+import { RELEASE_LABEL } from './targets/compose.ts';
+import { readTls } from './tls.ts';
+
+export interface ReloadInput {
+  home: Home;
+  /** Path of the engine's unix socket. */
+  socket: string;
+  now: Date;
+}
+
+export interface ReloadReport {
+  schema: 'sealift/reload/v1';
+  release: string;
+  /** Files that changed, relative to the release's folder; empty when the gateway had read all of them. */
+  changed: string[];
+  /** Names of the keys that are let in from now on. */
+  keys: string[];
+  /** Until when the certificate is valid. */
+  expires: Date;
+}
+
+/**
+ * @throws {SealiftError} NOT_INSTALLED, LOCKED, SITE_MISSING, SITE_INVALID, TLS_INVALID, ENGINE_NOT_RUNNING;
+ *   INSTALL_NEEDED when containers would have to be made anew; GATEWAY_REFUSED, and the gateway goes on as it was
+ */
+export async function reload({ home, socket, now }: ReloadInput): Promise<ReloadReport> {
+  const unlock = await home.lock('reload');
+  try {
+    const unfinished = await readJournal(home);
+    if (unfinished !== undefined) throw installNeeded(`an install of ${unfinished.release} is unfinished`);
+    const engine = await EngineClient.connect(socket);
+    const installed = await readInstalled(home, await servingRelease(home, engine));
+    const { release, gateway } = installed.receipt;
+    if (gateway === undefined)
+      throw new SealiftError('NOT_INSTALLED', `${release} has no services, and so no gateway`);
+    const { id } = await gatewayContainer(engine, gateway.project, installed.receipt.services);
+    const { wanted, keys, expires } = await render(home, installed, now);
+    const folder = home.releaseFolder(release);
+    const changed = await differing(folder, wanted);
+    const beyond = changed.find((name) => !isForGateway(name));
+    if (beyond !== undefined) throw installNeeded(`${beyond} would change`);
+    if (changed.length > 0 || !(await isLoaded(folder)))
+      await replace(folder, wanted, () => loadGateway(engine, id, folder));
+    return { schema: 'sealift/reload/v1', release, changed, keys, expires };
+  } finally {
+    await unlock();
+  }
+}
+
+/** The release whose gateway runs; `current` may name one of another bundle. Undefined when none does. */
+async function servingRelease(home: Home, engine: EngineClient): Promise<string | undefined> {
+  for (const { release, gateway } of await readReceipts(home)) {
+    const containers = gateway === undefined ? [] : await engine.containers(gateway.project);
+    if (containers.some((c) => c.labels[RELEASE_LABEL] === release)) return release;
+  }
+  return undefined;
+}
+
+interface Rendered {
+  wanted: Map<string, RenderedFile>;
+  keys: string[];
+  expires: Date;
+}
+
+async function render(home: Home, { receipt, inventory }: Installed, now: Date): Promise<Rendered> {
+  const site = await readSite(home);
+  const tls = await readTls(site, home, now);
+  const services = servicesOf(inventory);
+  const spec: ReleaseSpec = {
+    home,
+    inventory,
+    bundle: receipt.bundle.digest,
+    site,
+    tls,
+    services,
+    imageIds: new Map(receipt.images.map(({ name, id }): [string, Digest] => [name, id])),
+    modelPaths: new Map(receipt.models.map(({ name, path }) => [name, path])),
+  };
+  const file = apiKeysFile(site, home);
+  const apiKeys = await readApiKeys(file);
+  if (apiKeys === undefined)
+    throw new SealiftError('SITE_INVALID', `${file}, the file with the API keys, does not exist`, {
+      hint: 'sealift keys add NAME makes it, with one key',
+    });
+  const engineKeys = await readEngineKeys(home.releaseFolder(receipt.release), services);
+  if (engineKeys.size < services.length) throw installNeeded('a key between gateway and engine is gone');
+  const wanted = renderRelease(spec, { apiKeys, engineKeys });
+  return { wanted, keys: apiKeys.map(({ name }) => name), expires: tls.expires };
+}
+
+async function differing(folder: string, wanted: ReadonlyMap<string, RenderedFile>): Promise<string[]> {
+  const names: string[] = [];
+  for (const [name, { bytes }] of wanted)
+    if (!(await readFile(join(folder, name)).catch(absent))?.equals(bytes)) names.push(name);
+  return names;
+}
+
+/** Writes the files and has them read; when they are refused, those of before stand there again. */
+async function replace(
+  folder: string,
+  wanted: ReadonlyMap<string, RenderedFile>,
+  load: () => Promise<void>,
+): Promise<void> {
+  const before = new Map<string, RenderedFile>();
+  for (const [name, { mode }] of wanted) {
+    const bytes = await readFile(join(folder, name)).catch(absent);
+    if (bytes !== undefined) before.set(name, { bytes, mode });
+  }
+  await rm(loadedFile(folder), { force: true });
+  await writeFiles(folder, wanted);
+  try {
+    await load();
+  } catch (error) {
+    await writeFiles(folder, before);
+    throw error;
+  }
+}
+
+const installNeeded = (why: string): SealiftError =>
+  new SealiftError('INSTALL_NEEDED', `a reload is not enough: ${why}`, {
+    hint: 'run the install again: only what differs is done, and only containers that differ are replaced',
+  });
