@@ -24,7 +24,7 @@ export const EXIT_CODES: ReadonlyMap<number, string> = new Map([
   [20, 'preflight failed; host untouched'],
   [21, 'install failed; rolled back'],
   [22, 'install failed; rollback incomplete: a person is needed'],
-  [30, 'the host differs from its receipt (`status --exit-code` only)'],
+  [30, 'the host differs from its receipt (`audit`, and `status --exit-code`)'],
   [130, 'interrupted'],
   [143, 'terminated by SIGTERM'],
 ]);

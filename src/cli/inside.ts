@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Commands of the enclave. Nothing here may lead to src/build or to the signing of bundles. */
 import type { Command } from './command.ts';
+import { audit } from './commands/audit.ts';
 import { diff } from './commands/diff.ts';
 import { inspect } from './commands/inspect.ts';
 import { install } from './commands/install.ts';
@@ -21,6 +22,7 @@ export const INSIDE: readonly Command[] = [
   repair,
   install,
   status,
+  audit,
   reload,
   keysList,
   keysAdd,

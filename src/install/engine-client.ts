@@ -47,6 +47,29 @@ export interface EngineFacts {
 export interface EngineImage {
   id: string;
   layers: readonly string[];
+  /** What the image itself says that a container of it has: variables `NAME=VALUE`, entry point, places for volumes. */
+  env: readonly string[];
+  entrypoint: readonly string[];
+  volumes: readonly string[];
+}
+
+/** How a container was made, as far as it decides what it runs and what it can reach. */
+export interface Anatomy {
+  entrypoint: readonly string[];
+  command: readonly string[];
+  /** `NAME=VALUE`; there are secrets among them. */
+  env: readonly string[];
+  user: string;
+  mounts: readonly { kind: string; source: string; target: string; readOnly: boolean }[];
+  networks: readonly string[];
+  /** `address:port->port`, as the host publishes them. */
+  ports: readonly string[];
+  privileged: boolean;
+  readOnlyRoot: boolean;
+  capabilities: readonly string[];
+  noNewPrivileges: boolean;
+  /** Namespaces of the host that it shares, such as `network`. */
+  hostNamespaces: readonly string[];
 }
 
 export interface EngineContainer {
@@ -123,7 +146,15 @@ export class EngineClient {
     const found = await this.#ask(`inspecting image ${reference}`, () =>
       this.#quick.getImage(reference).inspect(),
     );
-    return found && { id: found.Id, layers: found.RootFS?.Layers ?? [] };
+    return (
+      found && {
+        id: found.Id,
+        layers: found.RootFS?.Layers ?? [],
+        env: found.Config.Env ?? [],
+        entrypoint: listOf(found.Config.Entrypoint),
+        volumes: Object.keys(found.Config.Volumes ?? {}),
+      }
+    );
   }
 
   /**
@@ -239,6 +270,12 @@ export class EngineClient {
     };
   }
 
+  /** How a container was made; undefined when it is gone. */
+  async anatomy(id: string): Promise<Anatomy | undefined> {
+    const c = await this.#ask(`inspecting container ${id}`, () => this.#quick.getContainer(id).inspect());
+    return c && anatomyOf(c);
+  }
+
   /** Ports that running containers publish on this host, of any project. */
   async publishedPorts(): Promise<PublishedPort[]> {
     const listed = (await this.#ask('listing containers', () => this.#quick.listContainers())) ?? [];
@@ -319,6 +356,43 @@ export class EngineClient {
       throw engineError('ENGINE_FAILED', doing, error);
     }
   }
+}
+
+const listOf = (value: string | string[] | null | undefined): string[] =>
+  typeof value === 'string' ? [value] : (value ?? []);
+
+function anatomyOf({ Config, HostConfig, Mounts, NetworkSettings }: Docker.ContainerInspectInfo): Anatomy {
+  const { PidMode, IpcMode, NetworkMode, UTSMode, UsernsMode } = HostConfig;
+  const modes = { pid: PidMode, ipc: IpcMode, network: NetworkMode, uts: UTSMode, user: UsernsMode };
+  const published = (HostConfig.PortBindings ?? {}) as Record<
+    string,
+    { HostIp?: string; HostPort?: string }[]
+  >;
+  return {
+    entrypoint: listOf(Config.Entrypoint),
+    command: listOf(Config.Cmd),
+    env: Config.Env ?? [],
+    user: Config.User,
+    mounts: Mounts.map((m) => ({
+      kind: m.Type ?? '',
+      source: m.Source,
+      target: m.Destination,
+      readOnly: !m.RW,
+    })),
+    networks: Object.keys(NetworkSettings.Networks).sort(),
+    ports: Object.entries(published)
+      .flatMap(([port, hosts]) =>
+        hosts.map((h) => `${h.HostIp ?? ''}:${h.HostPort ?? ''}->${port.split('/')[0]}`),
+      )
+      .sort(),
+    privileged: HostConfig.Privileged === true,
+    readOnlyRoot: HostConfig.ReadonlyRootfs === true,
+    capabilities: ((HostConfig.CapAdd ?? []) as string[]).map((name) => name.replace(/^CAP_/, '')).sort(),
+    noNewPrivileges: ((HostConfig.SecurityOpt ?? []) as string[]).some((o) =>
+      /^no-new-privileges(:true)?$/.test(o),
+    ),
+    hostNamespaces: Object.entries(modes).flatMap(([name, mode]) => (mode === 'host' ? [name] : [])),
+  };
 }
 
 interface EngineInfo {

@@ -12,7 +12,7 @@ import { SealiftError } from '../errors.ts';
 import { canonicalJson } from '../json.ts';
 import { digestOf, hexOf, type Digest } from '../store/digest.ts';
 import { fsyncDir, writeFileDurably } from '../store/files.ts';
-import { SLOT_COUNT } from '../trust/slots.ts';
+import { SLOT_BYTES, SLOT_COUNT } from '../trust/slots.ts';
 import type { VerifiedBundle } from '../bundle/open.ts';
 import { absent, type Home } from './home.ts';
 import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
@@ -23,7 +23,7 @@ const INVENTORY_NAME = 'bundle.json';
 export interface Installed {
   receipt: Receipt;
   inventory: Inventory;
-  /** SHA256SUMS, and every slot that was not empty, at the place that it had. */
+  /** SHA256SUMS, and the signature slots, padded as in the bundle. */
   sums: Buffer;
   slots: Buffer[];
 }
@@ -78,11 +78,14 @@ async function readKept(home: Home, digest: Digest): Promise<Omit<Installed, 're
   return { sums, inventory: parseInventory(inventory), slots: await readSlots(folder) };
 }
 
+/** Slots without their padding are readable to every other tool; the padding is put back here. */
 async function readSlots(folder: string): Promise<Buffer[]> {
-  const names = Array.from({ length: SLOT_COUNT }, (_, slot) => slotName(slot));
-  return Promise.all(
-    names.map(async (name) => (await readFile(join(folder, name)).catch(absent)) ?? Buffer.alloc(0)),
-  );
+  const slots: Buffer[] = [];
+  for (let slot = 0; slot < SLOT_COUNT; slot++) {
+    const text = (await readFile(join(folder, slotName(slot))).catch(absent)) ?? Buffer.alloc(0);
+    slots.push(Buffer.concat([text, Buffer.alloc(Math.max(0, SLOT_BYTES - text.length), ' ')]));
+  }
+  return slots;
 }
 
 const damaged = (folder: string, how: string): SealiftError =>

@@ -67,6 +67,7 @@ export function makeReceipt(input: ReceiptInput): FullReceipt {
       ref: image.ref,
       id: expectedId(image, store),
       manifest: image.manifest.digest,
+      layers: image.diffIds,
       proof: howProved(store),
     })),
     ...content(input),
@@ -157,12 +158,13 @@ function serving({
   site,
   smoke,
 }: ReceiptInput): Pick<Receipt, 'services' | 'gateway' | 'smoke'> {
-  const running = services.map(({ name, engine, image, model, servedModel }) => ({
+  const running = services.map(({ name, engine, image, model, servedModel, replicas }) => ({
     name,
     engine,
     image,
     model,
     servedModel,
+    ...(replicas === 1 ? {} : { replicas }),
   }));
   if (site === undefined) return { services: running, smoke: [] };
   const { hostName, listen } = site;

@@ -72,6 +72,7 @@ export const Receipt = z.strictObject({
       ref: z.string(),
       id: DigestSchema,
       manifest: DigestSchema,
+      layers: z.array(DigestSchema).optional().describe('What the engine must report as RootFS.Layers'),
       proof: z.string(),
     }),
   ),
@@ -90,7 +91,14 @@ export const Receipt = z.strictObject({
     .optional()
     .describe('Layers and files that this host holds with the release: what a delta may leave out'),
   services: z.array(
-    z.strictObject({ name: Name, engine: Name, image: Name, model: Name, servedModel: z.string() }),
+    z.strictObject({
+      name: Name,
+      engine: Name,
+      image: Name,
+      model: Name,
+      servedModel: z.string(),
+      replicas: z.number().int().optional().describe('How many of it run, when there is more than one'),
+    }),
   ),
   gateway: z
     .strictObject({

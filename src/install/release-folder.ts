@@ -46,7 +46,8 @@ export async function writeFiles(folder: string, wanted: ReadonlyMap<string, Ren
   await fsyncDir(folder);
 }
 
-async function strangers(folder: string, wanted: ReadonlyMap<string, unknown>): Promise<string[]> {
+/** What stands in those parts and was not rendered. */
+export async function strangers(folder: string, wanted: ReadonlyMap<string, unknown>): Promise<string[]> {
   const found = await Promise.all(RENDERED.map((part) => filesUnder(folder, part)));
   return found.flat().filter((name) => !wanted.has(name));
 }

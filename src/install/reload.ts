@@ -5,27 +5,17 @@
  */
 import { rm, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { servicesOf } from '../engines/index.ts';
 import { SealiftError } from '../errors.ts';
-import type { Digest } from '../store/digest.ts';
-import { apiKeysFile, readApiKeys } from './api-keys.ts';
 import { EngineClient } from './engine-client.ts';
 import { gatewayContainer, isLoaded, loadedFile, loadGateway } from './gateway-control.ts';
 import { absent, type Home } from './home.ts';
 import { readJournal } from './journal.ts';
-import { readInstalled, type Installed } from './kept-bundle.ts';
+import { readInstalled } from './kept-bundle.ts';
 import { readReceipts } from './receipt.ts';
 import { writeFiles } from './release-folder.ts';
-import {
-  isForGateway,
-  readEngineKeys,
-  renderRelease,
-  type ReleaseSpec,
-  type RenderedFile,
-} from './release.ts';
-import { readSite } from './site.ts';
+import { isForGateway, type RenderedFile } from './release.ts';
+import { installNeeded, rerender } from './rerender.ts';
 import { RELEASE_LABEL } from './targets/compose.ts';
-import { readTls } from './tls.ts';
 
 export interface ReloadInput {
   home: Home;
@@ -60,14 +50,14 @@ export async function reload({ home, socket, now }: ReloadInput): Promise<Reload
     if (gateway === undefined)
       throw new SealiftError('NOT_INSTALLED', `${release} has no services, and so no gateway`);
     const { id } = await gatewayContainer(engine, gateway.project, installed.receipt.services);
-    const { wanted, keys, expires } = await render(home, installed, now);
+    const { files: wanted, keyNames: keys, tls } = await rerender(home, installed, now);
     const folder = home.releaseFolder(release);
     const changed = await differing(folder, wanted);
     const beyond = changed.find((name) => !isForGateway(name));
     if (beyond !== undefined) throw installNeeded(`${beyond} would change`);
     if (changed.length > 0 || !(await isLoaded(folder)))
       await replace(folder, wanted, () => loadGateway(engine, id, folder));
-    return { schema: 'sealift/reload/v1', release, changed, keys, expires };
+    return { schema: 'sealift/reload/v1', release, changed, keys, expires: tls.expires };
   } finally {
     await unlock();
   }
@@ -80,38 +70,6 @@ async function servingRelease(home: Home, engine: EngineClient): Promise<string 
     if (containers.some((c) => c.labels[RELEASE_LABEL] === release)) return release;
   }
   return undefined;
-}
-
-interface Rendered {
-  wanted: Map<string, RenderedFile>;
-  keys: string[];
-  expires: Date;
-}
-
-async function render(home: Home, { receipt, inventory }: Installed, now: Date): Promise<Rendered> {
-  const site = await readSite(home);
-  const tls = await readTls(site, home, now);
-  const services = servicesOf(inventory);
-  const spec: ReleaseSpec = {
-    home,
-    inventory,
-    bundle: receipt.bundle.digest,
-    site,
-    tls,
-    services,
-    imageIds: new Map(receipt.images.map(({ name, id }): [string, Digest] => [name, id])),
-    modelPaths: new Map(receipt.models.map(({ name, path }) => [name, path])),
-  };
-  const file = apiKeysFile(site, home);
-  const apiKeys = await readApiKeys(file);
-  if (apiKeys === undefined)
-    throw new SealiftError('SITE_INVALID', `${file}, the file with the API keys, does not exist`, {
-      hint: 'sealift keys add NAME makes it, with one key',
-    });
-  const engineKeys = await readEngineKeys(home.releaseFolder(receipt.release), services);
-  if (engineKeys.size < services.length) throw installNeeded('a key between gateway and engine is gone');
-  const wanted = renderRelease(spec, { apiKeys, engineKeys });
-  return { wanted, keys: apiKeys.map(({ name }) => name), expires: tls.expires };
 }
 
 async function differing(folder: string, wanted: ReadonlyMap<string, RenderedFile>): Promise<string[]> {
@@ -141,8 +99,3 @@ async function replace(
     throw error;
   }
 }
-
-const installNeeded = (why: string): SealiftError =>
-  new SealiftError('INSTALL_NEEDED', `a reload is not enough: ${why}`, {
-    hint: 'run the install again: only what differs is done, and only containers that differ are replaced',
-  });

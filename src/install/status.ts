@@ -6,6 +6,7 @@ import type { Digest } from '../store/digest.ts';
 import { EngineClient, type EngineContainer } from './engine-client.ts';
 import type { Home } from './home.ts';
 import { readJournal } from './journal.ts';
+import { containersOf } from './targets/compose.ts';
 import { readReceipt, receiptSignature, type Receipt, type ReceiptSignature } from './receipt.ts';
 
 export interface ServiceStatus {
@@ -72,7 +73,7 @@ export async function readStatus(input: { home: Home; socket: string }): Promise
   };
 }
 
-function signatureDrift({ state, key }: ReceiptSignature): string[] {
+export function signatureDrift({ state, key }: ReceiptSignature): string[] {
   if (state === 'missing') return [`the receipt has no signature of ${key}, which it names`];
   if (state === 'foreign')
     return [
@@ -85,7 +86,9 @@ function signatureDrift({ state, key }: ReceiptSignature): string[] {
 /** Compose services of a receipt with the image each must run. */
 function expectedServices({ services, gateway, images }: Receipt): [string, Digest][] {
   const id = (name: string): Digest => images.find((image) => image.name === name)!.id;
-  const engines = services.map((s): [string, Digest] => [s.name, id(s.image)]);
+  const engines = services.flatMap(({ name, image, replicas = 1 }) =>
+    containersOf({ name, replicas }).map((container): [string, Digest] => [container, id(image)]),
+  );
   return gateway === undefined ? engines : [...engines, [gateway.service, id(gateway.image)]];
 }
 
