@@ -11,6 +11,7 @@ import Docker from 'dockerode';
 import { SealiftError, type ErrorCode } from '../errors.ts';
 import { isImageRef } from '../bundle/inventory.ts';
 import { isDigest, type Digest } from '../store/digest.ts';
+import { anatomyOf, listOf, type Anatomy } from './anatomy.ts';
 import { plainLine } from './text.ts';
 
 /** Limit for requests that are answered from memory, in milliseconds. Loading and removing have none. */
@@ -51,25 +52,6 @@ export interface EngineImage {
   env: readonly string[];
   entrypoint: readonly string[];
   volumes: readonly string[];
-}
-
-/** How a container was made, as far as it decides what it runs and what it can reach. */
-export interface Anatomy {
-  entrypoint: readonly string[];
-  command: readonly string[];
-  /** `NAME=VALUE`; there are secrets among them. */
-  env: readonly string[];
-  user: string;
-  mounts: readonly { kind: string; source: string; target: string; readOnly: boolean }[];
-  networks: readonly string[];
-  /** `address:port->port`, as the host publishes them. */
-  ports: readonly string[];
-  privileged: boolean;
-  readOnlyRoot: boolean;
-  capabilities: readonly string[];
-  noNewPrivileges: boolean;
-  /** Namespaces of the host that it shares, such as `network`. */
-  hostNamespaces: readonly string[];
 }
 
 export interface EngineContainer {
@@ -356,43 +338,6 @@ export class EngineClient {
       throw engineError('ENGINE_FAILED', doing, error);
     }
   }
-}
-
-const listOf = (value: string | string[] | null | undefined): string[] =>
-  typeof value === 'string' ? [value] : (value ?? []);
-
-function anatomyOf({ Config, HostConfig, Mounts, NetworkSettings }: Docker.ContainerInspectInfo): Anatomy {
-  const { PidMode, IpcMode, NetworkMode, UTSMode, UsernsMode } = HostConfig;
-  const modes = { pid: PidMode, ipc: IpcMode, network: NetworkMode, uts: UTSMode, user: UsernsMode };
-  const published = (HostConfig.PortBindings ?? {}) as Record<
-    string,
-    { HostIp?: string; HostPort?: string }[]
-  >;
-  return {
-    entrypoint: listOf(Config.Entrypoint),
-    command: listOf(Config.Cmd),
-    env: Config.Env ?? [],
-    user: Config.User,
-    mounts: Mounts.map((m) => ({
-      kind: m.Type ?? '',
-      source: m.Source,
-      target: m.Destination,
-      readOnly: !m.RW,
-    })),
-    networks: Object.keys(NetworkSettings.Networks).sort(),
-    ports: Object.entries(published)
-      .flatMap(([port, hosts]) =>
-        hosts.map((h) => `${h.HostIp ?? ''}:${h.HostPort ?? ''}->${port.split('/')[0]}`),
-      )
-      .sort(),
-    privileged: HostConfig.Privileged === true,
-    readOnlyRoot: HostConfig.ReadonlyRootfs === true,
-    capabilities: ((HostConfig.CapAdd ?? []) as string[]).map((name) => name.replace(/^CAP_/, '')).sort(),
-    noNewPrivileges: ((HostConfig.SecurityOpt ?? []) as string[]).some((o) =>
-      /^no-new-privileges(:true)?$/.test(o),
-    ),
-    hostNamespaces: Object.entries(modes).flatMap(([name, mode]) => (mode === 'host' ? [name] : [])),
-  };
 }
 
 interface EngineInfo {

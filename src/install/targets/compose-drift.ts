@@ -2,7 +2,8 @@
 /** How a container differs from what compose.yaml asks for. Values of variables are never said: some are secrets. */
 import { parse } from 'yaml';
 import * as z from 'zod';
-import type { Anatomy, EngineImage } from '../engine-client.ts';
+import type { Anatomy } from '../anatomy.ts';
+import type { EngineImage } from '../engine-client.ts';
 import { BUNDLE_LABEL, FILES_LABEL, RELEASE_LABEL } from './compose.ts';
 
 const Definition = z.object({
