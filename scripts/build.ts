@@ -50,9 +50,14 @@ const noRedirects: Plugin = {
 
 const BANNER = `#!/usr/bin/env node
 // SPDX-License-Identifier: Apache-2.0
-// Built from src/ by scripts/build.ts.
+// Built from src/ by scripts/build.ts.`;
+
+/** For dependencies that are not modules. A thread has none, and no path inside of the executable. */
+const REQUIRE = `
 import { createRequire as __createRequire } from 'node:module';
 const require = __createRequire(import.meta.url);`;
+
+const WORKER = 'transfer-worker';
 
 /** @param name of the program; `entry` is relative to the repository */
 async function bundle(name: string, entry: string, outdir: string): Promise<void> {
@@ -69,7 +74,7 @@ async function bundle(name: string, entry: string, outdir: string): Promise<void
     legalComments: 'inline',
     logLevel: 'warning',
     metafile: true,
-    banner: { js: BANNER },
+    banner: { js: name === WORKER ? BANNER : BANNER + REQUIRE },
     plugins: [stubUnused, noRedirects],
   });
   // Where the output stands is not part of what went into it.
@@ -82,4 +87,4 @@ const outdir = resolve(process.argv[2] ?? join(root, 'dist'));
 await mkdir(outdir, { recursive: true });
 await bundle('sealift', 'src/cli/main.ts', outdir);
 await bundle('enclave', 'src/cli/enclave.ts', outdir);
-await bundle('transfer-worker', 'src/store/transfer-worker.ts', outdir);
+await bundle(WORKER, 'src/store/transfer-worker.ts', outdir);

@@ -23,6 +23,7 @@ import { storeConfigs } from './configs.ts';
 import { byKey, SOURCES, type Sources } from './context.ts';
 import { checkServices } from './fitness.ts';
 import { collect, findMissing, listNeeds, type Gathering, type Need } from './gather.ts';
+import { placeInstaller, type Installer } from './installer.ts';
 import { ownSignature } from './lock-signature.ts';
 import type { Lock } from './lockfile.ts';
 import { manifestDigest, type Manifest } from './manifest.ts';
@@ -42,6 +43,8 @@ export interface BuildInput {
   volumeBytes?: number | undefined;
   /** Parity volumes to add. */
   parity?: number;
+  /** The program that crosses beside the bundle; its digest goes into the provenance. */
+  installer?: Installer | undefined;
   /** Path of a base: what it has is left out. */
   base?: string | undefined;
   /** Replaces a file that is there. */
@@ -90,6 +93,8 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
       throw error;
     }
     const path = input.volumeBytes === undefined ? out : volumeName(out, 1);
+    const { name, version } = manifest.metadata;
+    if (input.installer !== undefined) await placeInstaller(input.installer, path, `${name} ${version}`);
     return { path, digest: plan.digest, size: plan.size };
   } catch (error) {
     throw asSealiftError(error, `building ${out}`);
@@ -143,7 +148,7 @@ async function prepare(input: BuildInput, out: string, stale: number): Promise<P
   await checkServices(whole, needs, context);
   const inventory = await withBase(whole, input.base, store);
   const omitted = new Set(inventory.base?.omits.map(({ digest }) => digest));
-  const plan = await planBundle(inventory, provenanceOf(inventory, manifest, lock), store);
+  const plan = await planBundle(inventory, provenanceOf(inventory, manifest, lock, input.installer), store);
   const { volumeBytes, parity = 0 } = input;
   if (volumeBytes !== undefined) {
     demandVolumeSize(volumeBytes, plan.size, headBytes(plan));
@@ -157,7 +162,7 @@ async function prepare(input: BuildInput, out: string, stale: number): Promise<P
   );
   await demandSpace([
     { folder: store.root, what: 'downloads', bytes: gathering.bytes },
-    { folder: dirname(out), what: 'bundle', bytes: plan.size + extra - stale },
+    { folder: dirname(out), what: 'bundle', bytes: plan.size + extra + (input.installer?.size ?? 0) - stale },
   ]);
   return { plan, gathering, context };
 }

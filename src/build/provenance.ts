@@ -7,6 +7,7 @@ import { describeSigner, type Inventory, type UpstreamSignature } from '../bundl
 import { canonicalJson } from '../json.ts';
 import { digestOf, hexOf, isDigest, type Digest } from '../store/digest.ts';
 import { VERSION } from '../version.ts';
+import type { Installer } from './installer.ts';
 import { lockBytes, type Lock, type LockedImage, type LockedModel } from './lockfile.ts';
 import { isFromRegistry, type Manifest } from './manifest.ts';
 import { OMS_FILE } from './upstream/oms.ts';
@@ -27,7 +28,12 @@ interface Resource {
 }
 
 /** The statement's bytes; its one subject is `bundle.json`, which names every blob with its sha256. */
-export function provenanceOf(inventory: Inventory, manifest: Manifest, lock: Lock): Buffer {
+export function provenanceOf(
+  inventory: Inventory,
+  manifest: Manifest,
+  lock: Lock,
+  installer?: Pick<Installer, 'name' | 'digest'>,
+): Buffer {
   const subject = [{ name: 'bundle.json', digest: { sha256: hexOf(digestOf(canonicalJson(inventory))) } }];
   return canonicalJson({
     _type: 'https://in-toto.io/Statement/v1',
@@ -44,7 +50,10 @@ export function provenanceOf(inventory: Inventory, manifest: Manifest, lock: Loc
         builder: { id: BUILDER, version: { sealift: VERSION } },
         // No clock: two builds of one lock are one and the same, and their name is the lock's digest.
         metadata: { invocationId: lockDigest(lock) },
-        byproducts: lock.models.flatMap(ownSignatureResource),
+        byproducts: [
+          ...lock.models.flatMap(ownSignatureResource),
+          ...(installer === undefined ? [] : [installerResource(installer)]),
+        ],
       },
     },
   });
@@ -131,6 +140,13 @@ function ownSignatureResource({ name, files, oms }: LockedModel): Resource[] {
     { name: `models/${name}/${file.path}`, digest: { sha256: hexOf(file.digest) }, annotations: { key } },
   ];
 }
+
+/** The program that crosses beside the bundle. */
+const installerResource = ({ name, digest }: Pick<Installer, 'name' | 'digest'>): Resource => ({
+  name,
+  digest: { sha256: hexOf(digest) },
+  annotations: { of: 'the program that crosses beside the bundle, to check and install it' },
+});
 
 function modelResource({ name, hub, repo, revision, from, license, signature }: LockedModel): Resource {
   const digest = isDigest(revision) ? { sha256: hexOf(revision) } : { gitCommit: revision };

@@ -22,6 +22,7 @@ export interface Positional {
   required: boolean;
   /** May be several words, which are handed over as one with spaces in between. */
   words?: true;
+  choices?: readonly string[];
 }
 
 /** What a command hands back; main prints `text`, or with --json `{ schema, ...data }`. */

@@ -8,6 +8,8 @@ import { ERRORS, EXIT_CODES, SealiftError, type ErrorCode } from '../errors.ts';
 import { nearestKey } from '../document.ts';
 import { ENVIRONMENT } from './context.ts';
 import { command, type Command, type OptionSpec } from './command.ts';
+import { completion } from './completion.ts';
+import { manPage } from './man.ts';
 import { table } from './output.ts';
 import { GLOBAL_OPTIONS } from './program.ts';
 import { SIGNER_TEMPLATE, SITE_TEMPLATE, TRUST_TEMPLATE } from './templates.ts';
@@ -19,7 +21,7 @@ const WIDTH = 90;
 
 interface Topic {
   about: string;
-  text(): readonly string[];
+  text(commands: readonly Command[]): readonly string[];
 }
 
 const TOPICS: Readonly<Record<string, Topic>> = {
@@ -27,6 +29,7 @@ const TOPICS: Readonly<Record<string, Topic>> = {
   environment: { about: 'every environment variable that is read', text: environment },
   site: { about: 'a site.yaml to start from', text: () => SITE_TEMPLATE.trimEnd().split('\n') },
   signer: { about: 'a signer.yaml to start from', text: () => SIGNER_TEMPLATE.trimEnd().split('\n') },
+  man: { about: 'the man page, for man -l -', text: manPage },
   trust: { about: 'a trust.yaml to start from', text: () => TRUST_TEMPLATE.trimEnd().split('\n') },
 };
 
@@ -198,7 +201,7 @@ export function helpOn(word: string, commands: readonly Command[]): string[] {
   const known = commands.find((c) => c.name === word);
   if (known) return fullHelp(known);
   const topic = Object.hasOwn(TOPICS, word) ? TOPICS[word] : undefined;
-  if (topic) return [...topic.text()];
+  if (topic) return [...topic.text(commands)];
   const code = word.toUpperCase();
   if (isCode(code)) return aboutCode(code);
   const candidates = [...commands.map((c) => c.name), ...Object.keys(TOPICS), ...Object.keys(ERRORS)];
@@ -232,6 +235,6 @@ export function withHelp(commands: readonly Command[]): readonly Command[] {
       return { schema: 'sealift/help/v1', data: { text: text.join('\n') }, text };
     },
   });
-  const all: readonly Command[] = [...commands, help];
+  const all: readonly Command[] = [...commands, completion(() => all), help];
   return all;
 }

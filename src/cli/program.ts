@@ -69,7 +69,7 @@ function buildProgram(
     for (const spec of command.options) sub.addOption(optionOf(spec));
     addGlobals(sub);
     const { positional } = command;
-    if (positional) sub.addArgument(new Argument(argumentOf(positional)));
+    if (positional) sub.addArgument(argumentIn(positional));
     sub.action(() =>
       chosen(command, new Given(sub.args.length === 0 ? undefined : sub.args.join(' '), sub.opts())),
     );
@@ -81,6 +81,11 @@ function buildProgram(
 /** Repeated on every command, so that they may stand after it and count for its did-you-mean. */
 function addGlobals(command: Commander): void {
   for (const spec of GLOBAL_OPTIONS) command.addOption(optionOf(spec));
+}
+
+function argumentIn(positional: Positional): Argument {
+  const argument = new Argument(argumentOf(positional));
+  return positional.choices === undefined ? argument : argument.choices(positional.choices);
 }
 
 function argumentOf({ name, required, words }: Positional): string {

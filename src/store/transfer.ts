@@ -4,6 +4,7 @@
  * job and keep no process alive. Nothing here knows what a blob is; whoever gives a job compares the digest.
  */
 import { availableParallelism } from 'node:os';
+import { getRawAsset, isSea } from 'node:sea';
 import { Worker } from 'node:worker_threads';
 import type { Digest } from './digest.ts';
 import type { CombineJob, Order, TransferJob, Trouble, Word } from './transfer-worker.ts';
@@ -166,13 +167,23 @@ class Thread {
   }
 }
 
-/** Beside this file: as TypeScript in the sources, and as scripts/build.ts names it beside the built programs. */
-const WORKER = import.meta.url.endsWith('.ts') ? './transfer-worker.ts' : './transfer-worker.mjs';
+/**
+ * Inside of the single executable; else beside this file: as TypeScript in the sources, and as scripts/build.ts names it
+ * beside the built programs.
+ */
+function workerProgram(): URL {
+  if (isSea()) {
+    const program = Buffer.from(getRawAsset('transfer-worker.mjs')).toString('base64');
+    return new URL(`data:text/javascript;base64,${program}`);
+  }
+  const name = import.meta.url.endsWith('.ts') ? './transfer-worker.ts' : './transfer-worker.mjs';
+  return new URL(name, import.meta.url);
+}
 
 /** A thread with transfer-worker.ts, which keeps no process alive. */
 export function newThread(name: string): Worker {
   // Without the flags of this process, which may be about its own entry point.
-  const worker = new Worker(new URL(WORKER, import.meta.url), { name, execArgv: [] });
+  const worker = new Worker(workerProgram(), { name, execArgv: [] });
   worker.unref();
   return worker;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { buildBundle } from '../../build/build.ts';
+import { readInstaller } from '../../build/installer.ts';
 import { SealiftError } from '../../errors.ts';
 import { command, type Given, type Result } from '../command.ts';
 import type { Io } from '../context.ts';
@@ -25,6 +26,7 @@ interface BuildOptions {
   volumeBytes: number | undefined;
   parity: number;
   base: string | undefined;
+  installer: string | undefined;
   signers: SignerFlags;
   sources: SourceFlags;
 }
@@ -35,6 +37,7 @@ export const build = command<BuildOptions>({
   about: [
     'Fetches what the store lacks, checks every byte against the lock, and writes one signed bundle. The same lock gives the same bundle, bit for bit, apart from its signatures. A build that was stopped goes on where it was when it is run again.',
     'With --base the bundle is a delta: layers and files that the base has are left out, and an enclave takes it only when it holds them, intact. The base is a bundle, its bundle.json, or the receipt.json of a release that was brought back from the enclave; `sealift diff` shows what it carries.',
+    'With --with-installer that program goes along, beside the bundle, with a READ-ME-FIRST.txt that says how to check it before it is run. Its digest is in the provenance, so the signatures of the bundle vouch for it.',
     'With --volume-size the bundle is written in volumes (NAME.001 and on), as by `sealift split`.',
     'Each --key and each --signer signs. More signatures can be added later with `sealift sign`, in place.',
   ],
@@ -48,6 +51,7 @@ export const build = command<BuildOptions>({
     VOLUME_SIZE_OPTION,
     PARITY_OPTION,
     { flags: '--base <FILE>', about: 'leave out what this bundle, bundle.json or receipt has' },
+    { flags: '--with-installer <FILE>', about: "put this program beside the bundle (the enclave's sealift)" },
     ...SOURCE_OPTIONS,
   ],
   examples: [
@@ -64,6 +68,7 @@ export const build = command<BuildOptions>({
     volumeBytes: volumeSizeOf(given),
     parity: parityOf(given),
     base: given.text('base'),
+    installer: given.text('withInstaller'),
     signers: signersOf(given),
     sources: sourceFlags(given),
   }),
@@ -102,17 +107,23 @@ async function runBuild(options: BuildOptions, io: Io): Promise<Result> {
   const out = options.output ?? `${name}-${version}.sealift.tar`;
   const { emit, signal } = io;
   const { volumeBytes, parity, base } = options;
-  const what = { manifest: file.manifest, lock, context, out, volumeBytes, parity, base, signers };
+  const installer = options.installer === undefined ? undefined : await readInstaller(options.installer);
+  const what = { manifest: file.manifest, lock, context, out, volumeBytes, parity, base, installer, signers };
   const built = await buildBundle({ ...what, emit, signal });
   // Only now does a keyless signer know its name.
   const signedBy = signers.map((signer) => signer.name);
   return {
     schema: 'sealift/build/v1',
-    data: { bundle: { ...built, name, version }, signedBy },
+    data: {
+      bundle: { ...built, name, version },
+      signedBy,
+      ...(installer && { installer: { name: installer.name, digest: installer.digest } }),
+    },
     text: [
       `bundle  ${built.path}`,
       `digest  ${built.digest}`,
       `size    ${formatBytes(built.size)}`,
+      ...(installer === undefined ? [] : [`beside  ${installer.name}  ${installer.digest}`]),
       ...signatureLines(signedBy, built.path),
     ],
   };
