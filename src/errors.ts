@@ -287,6 +287,11 @@ export const ERRORS = {
     about:
       'The engine of a service could not run what the manifest carries for it: a model in a form that it does not serve, files that are missing, an option that its release does not know. Found at the staging box, because nobody could mend it in the enclave.',
   },
+  HOST_UNFIT: {
+    exit: 20,
+    about:
+      'This host cannot run what the bundle asks of it: GPUs, their driver or memory, the container runtime. The message says what, and what to do. `sealift doctor BUNDLE` lists all of it and changes nothing.',
+  },
   INSTALL_NEEDED: {
     exit: 20,
     about:

@@ -19,8 +19,8 @@ export type SealiftEvent =
   | { type: 'item-progress'; id: string; delta: number }
   /** `stopped` is what a failure elsewhere, or a signal, has broken off. */
   | { type: 'item-end'; id: string; outcome: 'done' | 'cached' | 'failed' | 'stopped'; detail?: string }
-  /** One line of evidence, printed by `verify` and `install`. */
-  | { type: 'check'; name: string; outcome: CheckOutcome; detail: string }
+  /** One line of evidence, printed by `verify` and `install`; `advice` is what to do about it. */
+  | { type: 'check'; name: string; outcome: CheckOutcome; detail: string; advice?: string }
   | { type: 'warning'; code: string; message: string }
   /** A retry is going to happen after `delayMs` milliseconds. */
   | { type: 'retry'; what: string; reason: string; delayMs: number };

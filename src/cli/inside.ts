@@ -3,6 +3,7 @@
 import type { Command } from './command.ts';
 import { audit } from './commands/audit.ts';
 import { diff } from './commands/diff.ts';
+import { doctor } from './commands/doctor.ts';
 import { inspect } from './commands/inspect.ts';
 import { install } from './commands/install.ts';
 import { keysAdd, keysList, keysRemove, keysRotate } from './commands/keys.ts';
@@ -20,6 +21,7 @@ export const INSIDE: readonly Command[] = [
   inspect,
   diff,
   repair,
+  doctor,
   install,
   status,
   audit,

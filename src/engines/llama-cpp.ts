@@ -23,6 +23,7 @@ const PORT = 8080;
 export const llamaCpp: EngineRow = {
   title: 'llama.cpp',
   formats: ['gguf'],
+  memory: { context: 'ctx-size', fraction: undefined, defaultFraction: 1, kvType: 'cache-type-k' },
   reserved: [
     'host',
     'port',

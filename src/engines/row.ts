@@ -81,12 +81,24 @@ export interface Surroundings {
   configs: readonly string[];
 }
 
+/** What an engine calls the options that decide how much memory it needs. */
+export interface MemoryOptions {
+  /** Tokens of the longest sequence. */
+  context: string;
+  /** Part of each GPU's memory that it takes, and what it takes when nobody says. */
+  fraction: string | undefined;
+  defaultFraction: number;
+  /** Kind of numbers in the KV cache. */
+  kvType: string | undefined;
+}
+
 export interface EngineRow {
   /** How people call it. */
   title: string;
   /** Options that sealift sets itself and a bundle may not. */
   reserved: readonly string[];
   options: OptionTable;
+  memory: MemoryOptions;
   /** Forms of weights that it serves. */
   formats: readonly ModelFormat[];
   service(spec: ServiceSpec, around: Surroundings): Service;

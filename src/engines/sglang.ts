@@ -43,6 +43,12 @@ const START =
 export const sglang: EngineRow = {
   title: 'SGLang',
   formats: ['safetensors'],
+  memory: {
+    context: 'context-length',
+    fraction: 'mem-fraction-static',
+    defaultFraction: 0.88,
+    kvType: 'kv-cache-dtype',
+  },
   reserved: [
     'model-path',
     'model',

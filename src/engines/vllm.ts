@@ -27,6 +27,12 @@ const PARALLEL = ['tensor-parallel-size', 'pipeline-parallel-size', 'data-parall
 export const vllm: EngineRow = {
   title: 'vLLM',
   formats: ['safetensors'],
+  memory: {
+    context: 'max-model-len',
+    fraction: 'gpu-memory-utilization',
+    defaultFraction: 0.92,
+    kvType: 'kv-cache-dtype',
+  },
   reserved: [
     'model',
     'model-tag',

@@ -41,6 +41,12 @@ export interface EngineFacts {
   /** Such as `linux/amd64`. */
   platform: string;
   readsZstd: boolean;
+  /** Names of runtimes that containers can be run with. */
+  runtimes: readonly string[];
+  /** Version of control groups, `1` or `2`, when the engine says. */
+  cgroups: string | undefined;
+  /** Such as `apparmor`, `seccomp`, `selinux`, `rootless`. */
+  security: readonly string[];
   /** The engine's data folder as the engine names it; may not exist here when the engine runs elsewhere. */
   rootFolder: string;
 }
@@ -341,6 +347,9 @@ export class EngineClient {
 }
 
 interface EngineInfo {
+  Runtimes?: Record<string, unknown>;
+  CgroupVersion?: string;
+  SecurityOptions?: string[];
   DriverStatus?: [string, string][];
   DockerRootDir?: string;
 }
@@ -369,6 +378,9 @@ function factsOf(version: Docker.DockerVersion, info: EngineInfo): EngineFacts {
     store: containerd ? 'containerd' : 'classic',
     platform: `${version.Os}/${version.Arch}`,
     readsZstd: containerd || atLeast(version.ApiVersion, ZSTD_API),
+    runtimes: Object.keys(info.Runtimes ?? {}),
+    cgroups: info.CgroupVersion,
+    security: (info.SecurityOptions ?? []).map((option) => /^name=([^,]+)/.exec(option)?.[1] ?? option),
     rootFolder: info.DockerRootDir ?? '',
   };
 }

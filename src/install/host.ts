@@ -284,7 +284,8 @@ async function versionOf(
   }
 }
 
-async function findProgram(name: string, path: string): Promise<string | undefined> {
+/** The full path of a program, from the absolute folders of a PATH. */
+export async function findProgram(name: string, path: string): Promise<string | undefined> {
   for (const folder of path.split(':').filter((f) => f.startsWith('/'))) {
     const file = join(folder, name);
     const found = await access(file, constants.X_OK).then(

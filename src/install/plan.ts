@@ -2,33 +2,21 @@
 /** From a verified bundle and a host to a plan: preflight, then the list of steps and which of them are needed. */
 import { mkdir } from 'node:fs/promises';
 import type { VerifiedBundle } from '../bundle/open.ts';
-import { SealiftError } from '../errors.ts';
-import { silent, type Emit } from '../events.ts';
+import { silent } from '../events.ts';
 import type { Digest } from '../store/digest.ts';
 import { Store } from '../store/store.ts';
-import { apiKeysFile, readApiKeys } from './api-keys.ts';
-import { borrowedBytes, demandBase, type Borrowed } from './base.ts';
-import { expectedId, EngineClient } from './engine-client.ts';
-import { servicesOf, type Service } from '../engines/index.ts';
-import { releaseName, type Home } from './home.ts';
-import { readHostKey, type HostKey } from './host-key.ts';
-import { composeFinder, type Compose } from './host.ts';
+import { apiKeysFile } from './api-keys.ts';
+import type { Borrowed } from './base.ts';
+import { expectedId } from './engine-client.ts';
+import { releaseName } from './home.ts';
+import type { HostKey } from './host-key.ts';
+import type { Compose } from './host.ts';
 import { readJournal, type JournalState } from './journal.ts';
+import { preflight, type Host, type PlanInput, type Stack } from './look.ts';
 import { overridesOf, type AgreedOverride } from './override.ts';
-import {
-  checkDisk,
-  checkPlatform,
-  checkPort,
-  checkRelease,
-  checkTags,
-  engineDiskWarning,
-  Findings,
-  laterThanHere,
-  spoolBytes,
-  type DiskUse,
-} from './preflight.ts';
+import { Findings } from './preflight.ts';
 import { readReceipt, readReceipts } from './receipt.ts';
-import { readSite, type Site } from './site.ts';
+import type { Site } from './site.ts';
 import type { Step, StepState, World } from './step.ts';
 import { configStep } from './steps/config.ts';
 import { FilesStep } from './steps/files.ts';
@@ -38,24 +26,7 @@ import { modelPath, modelStep } from './steps/model.ts';
 import { ReturnStep, ServiceStep } from './steps/service.ts';
 import { projectName, RELEASE_LABEL } from './targets/compose.ts';
 import { readTrustState } from './trust-state.ts';
-import { readTls, type TlsFiles } from './tls.ts';
 import { makeReceipt, type Outcomes } from './outcome.ts';
-
-export interface PlanInput {
-  home: Home;
-  /** Path of the engine's unix socket. */
-  socket: string;
-  /** PATH for finding docker and Compose. */
-  path: string;
-  /** Path of a Compose v2 executable, instead of looking for one. */
-  compose?: string;
-  now: () => Date;
-  emit?: Emit;
-  /** What a person has agreed to install in spite of a refusal. */
-  override?: AgreedOverride;
-  /** Limit for services to become healthy, in seconds, instead of the one of the engine's row. */
-  readyTimeoutSeconds?: number;
-}
 
 export interface PlannedStep {
   id: string;
@@ -98,13 +69,6 @@ export interface Work {
   remake: () => Promise<Plan>;
 }
 
-/** The host's side of a bundle with services. */
-interface Stack {
-  site: Site;
-  tls: TlsFiles;
-  services: Service[];
-}
-
 /**
  * Judges the host and lists what an install would do. Changes nothing but makes the home's empty folders.
  * @throws {SealiftError} SITE_MISSING, SITE_INVALID; ENGINE_NOT_RUNNING, ENGINE_UNSUPPORTED, COMPOSE_UNSUPPORTED,
@@ -115,130 +79,10 @@ export async function planInstall(bundle: VerifiedBundle, input: PlanInput): Pro
   emit({ type: 'stage', name: 'looking at this host' });
   await mkdir(input.home.root, { recursive: true, mode: 0o755 });
   const store = await Store.open(input.home.root);
-  const host = await preflight(bundle, input, store, emit);
-  return makePlan(bundle, input, host);
-}
-
-/** What preflight found. */
-interface Host {
-  world: World;
-  stack: Stack | undefined;
-  compose: Compose | undefined;
-  /** With which the receipt is signed. */
-  hostKey: HostKey | undefined;
-  /** Layers that a delta leaves out, by image. */
-  borrowed: ReadonlyMap<string, readonly Borrowed[]>;
-}
-
-async function preflight(bundle: VerifiedBundle, input: PlanInput, store: Store, emit: Emit): Promise<Host> {
-  const { home, now } = input;
-  const { inventory } = bundle;
-  const serves = inventory.services.length > 0;
-  const unfinished = await readJournal(home);
   const findings = new Findings(emit);
-  const say = async (detail: Promise<string> | string): Promise<{ detail: string; value: undefined }> => ({
-    detail: await detail,
-    value: undefined,
-  });
-  const site = serves
-    ? await findings.check('site', async () => ({ value: await readSite(home), detail: home.siteFile }))
-    : undefined;
-  const engine = await findings.check('engine', async () => {
-    const value = await EngineClient.connect(input.socket);
-    return { value, detail: `${value.facts.version}, ${value.facts.store} store, on ${input.socket}` };
-  });
-  if (engine)
-    await findings.check('platform', () =>
-      say(Promise.resolve().then(() => checkPlatform(engine, inventory.platform))),
-    );
-  const findCompose = composeFinder(input);
-  const compose = serves
-    ? await findings.check('compose', async () => {
-        const value = await findCompose();
-        return { value, detail: `version ${value.version}` };
-      })
-    : undefined;
-  const services = await findings.check('services', async () => ({
-    value: servicesOf(inventory),
-    detail: inventory.services.map((s) => s.engine).join(', ') || 'none',
-  }));
-  const tls =
-    site &&
-    (await findings.check('certificate', async () => tlsFinding(await readTls(site, home, now()), findings)));
-  if (site) await findings.check('keys', () => say(keysFinding(site, home)));
-  if (site && engine)
-    await findings.check('port', () => say(checkPort(engine, site, projectName(inventory.name))));
-  const borrowed = engine && (await checkBase(bundle, { home, store, engine, emit }, findings));
-  const hostKey = await findings.check('host key', async () => {
-    const value = await readHostKey(home);
-    return { value, detail: value?.fingerprint ?? 'none, so the receipt is not signed' };
-  });
-  await findings.check('release', () => say(checkRelease(home, inventory)));
-  await findings.check('disk', () => say(checkDisk(diskUse(bundle, home, store, engine, borrowed))));
-  if (engine)
-    await findings.check('tags', () =>
-      say(checkTags(engine, bundle, unfinished?.bundle === bundle.digest ? undefined : unfinished)),
-    );
+  const host = await preflight(bundle, input, store, findings);
   findings.demandNone();
-  const warning = await engineDiskWarning(engine!, bundle);
-  if (warning !== undefined) findings.warn('engine disk', warning);
-  const world = { home, store, engine: engine!, compose: findCompose, emit };
-  const later = laterThanHere(bundle);
-  if (later !== undefined) findings.warn('time', later);
-  return {
-    world,
-    compose,
-    hostKey,
-    borrowed: borrowed ?? new Map(),
-    stack: site && { site, tls: tls!, services: services! },
-  };
-}
-
-/** What a delta leaves out, looked for on this host; undefined when something of it is missing. */
-async function checkBase(
-  bundle: VerifiedBundle,
-  world: Parameters<typeof demandBase>[1],
-  findings: Findings,
-): Promise<Map<string, Borrowed[]> | undefined> {
-  const { base } = bundle.inventory;
-  if (base === undefined) return new Map();
-  return findings.check('base', async () => ({
-    value: await demandBase(bundle, world),
-    detail: `${base.name} ${base.version}: ${base.omits.length} blobs are here, intact`,
-  }));
-}
-
-function diskUse(
-  bundle: VerifiedBundle,
-  home: Home,
-  store: Store,
-  engine: EngineClient | undefined,
-  borrowed: ReadonlyMap<string, readonly Borrowed[]> = new Map(),
-): DiskUse {
-  const { models, configs } = bundle.inventory;
-  const blobs = [...models.flatMap((model) => model.files), ...configs];
-  const spool = Math.max(engine ? spoolBytes(bundle, engine) : 0, borrowedBytes(borrowed));
-  return { home, store, blobs, spool, engine, images: bundle.images };
-}
-
-function tlsFinding(tls: TlsFiles, findings: Findings): { value: TlsFiles; detail: string } {
-  for (const warning of tls.warnings) findings.warn('certificate', warning);
-  return { value: tls, detail: `fits its key, until ${tls.expires.toISOString().slice(0, 10)}` };
-}
-
-async function keysFinding(site: Site, home: Home): Promise<string> {
-  const file = apiKeysFile(site, home);
-  const keys = await readApiKeys(file);
-  if (keys === undefined && site.apiKeys !== undefined) {
-    throw new SealiftError(
-      'SITE_INVALID',
-      `apiKeys in ${home.siteFile} names ${file}, which does not exist`,
-      {
-        hint: 'make it, or take apiKeys out: then one is made with a key in it',
-      },
-    );
-  }
-  return keys === undefined ? `one will be made in ${file}` : `${keys.length} in ${file}`;
+  return makePlan(bundle, input, host!);
 }
 
 async function makePlan(bundle: VerifiedBundle, input: PlanInput, host: Host): Promise<Plan> {

@@ -12,7 +12,8 @@ import { hexOf, type Digest, type Expected } from '../store/digest.ts';
 import { exists, freeBytes } from '../store/files.ts';
 import { describeShortage, findShortages, shortageDetails, type SpaceNeed } from '../store/space.ts';
 import type { Store } from '../store/store.ts';
-import { expectedId, type EngineClient } from './engine-client.ts';
+import type { Diagnosis } from './doctor.ts';
+import { expectedId, type EngineClient, type PublishedPort } from './engine-client.ts';
 import { releaseName, type Home } from './home.ts';
 import type { JournalState } from './journal.ts';
 import { listeners, overlaps } from './ports.ts';
@@ -43,7 +44,8 @@ export class Findings {
       return value;
     } catch (thrown) {
       const error = asSealiftError(thrown, name);
-      this.#emit({ type: 'check', name, outcome: 'failed', detail: error.message });
+      const advice = error.hint === undefined ? {} : { advice: error.hint };
+      this.#emit({ type: 'check', name, outcome: 'failed', detail: error.message, ...advice });
       this.#failed.push(error);
       return undefined;
     }
@@ -51,6 +53,20 @@ export class Findings {
 
   warn(name: string, detail: string): void {
     this.#emit({ type: 'check', name, outcome: 'warning', detail });
+  }
+
+  /** What the doctor found; an illness is a failure. */
+  add({ check, outcome, detail, advice }: Diagnosis): void {
+    const more = advice === undefined ? {} : { advice };
+    this.#emit({ type: 'check', name: check, outcome, detail, ...more });
+    if (outcome === 'failed')
+      this.#failed.push(
+        new SealiftError('HOST_UNFIT', `${check}: ${detail}`, advice === undefined ? {} : { hint: advice }),
+      );
+  }
+
+  get failures(): readonly SealiftError[] {
+    return this.#failed;
   }
 
   /** @throws {SealiftError} the first failure */
@@ -94,18 +110,25 @@ export async function checkRelease(home: Home, bundle: { name: string; version: 
  * A port that our own gateway of this project holds is free for its successor.
  * @throws {SealiftError} PORT_TAKEN
  */
-export async function checkPort(engine: EngineClient, site: Site, project: string): Promise<string> {
+export async function checkPort(
+  engine: EngineClient,
+  site: Site,
+  project: string | undefined,
+): Promise<string> {
   const { address, port } = site.listen;
   const published = (await engine.publishedPorts()).filter(
     (p) => p.port === port && overlaps(p.address, address),
   );
-  const foreign = published.find((p) => p.project !== project);
+  const foreign = published.find((p) => (project === undefined ? !isOurs(p) : p.project !== project));
   if (foreign !== undefined) throw portTaken(site, `container ${foreign.container} publishes it`);
   if (published.length > 0) return `${address}:${port} is held by the release that is replaced`;
   const holder = (await listeners(port)).find((a) => overlaps(a, address));
   if (holder !== undefined) throw portTaken(site, `something listens on ${holder}:${port}`);
   return `${address}:${port} is free`;
 }
+
+/** Of some release of sealift, for whoever looks at the host without a bundle. */
+const isOurs = ({ project }: PublishedPort): boolean => project?.startsWith('sealift-') === true;
 
 function portTaken({ listen }: Site, who: string): SealiftError {
   return new SealiftError('PORT_TAKEN', `port ${listen.port} is taken: ${who}`, {

@@ -7,7 +7,7 @@ import { startHub, type HubFixture } from './hub.ts';
 import { assembleImages, pushImages, tinyImage } from './images.ts';
 import { composePath, type DockerEngine } from './docker.ts';
 import { startRegistry, type Registry } from './registry.ts';
-import { repoRoot, run, runOk, type RunOptions, type RunResult } from './workspace.ts';
+import { repoRoot, run, runOk, tempDir, type RunOptions, type RunResult } from './workspace.ts';
 
 /** Where the manifest of the demo says its images are. */
 const IMAGES = { engine: 'vllm/vllm-openai:v0.27.1', gateway: 'library/nginx:1.29-alpine' };
@@ -120,8 +120,31 @@ export async function provisionHome(
   );
 }
 
-export async function makeCertificate(certificate: string, key: string): Promise<void> {
-  const subject = ['-subj', `/CN=${HOST_NAME}`, '-addext', `subjectAltName=DNS:${HOST_NAME}`, '-days', '30'];
+export async function makeCertificate(
+  certificate: string,
+  key: string,
+  { expired = false }: { expired?: boolean } = {},
+): Promise<void> {
+  const names = ['-subj', `/CN=${HOST_NAME}`, '-addext', `subjectAltName=DNS:${HOST_NAME}`];
+  if (expired) return makeExpired(certificate, key, names);
+  const subject = [...names, '-days', '30'];
   const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
   await runOk('openssl', ['req', '-x509', ...curve, ...subject, '-keyout', key, '-out', certificate]);
+}
+
+/** `req -x509` cannot end in the past before openssl 3.4; a little authority of its own can. */
+async function makeExpired(certificate: string, key: string, names: string[]): Promise<void> {
+  const dir = tempDir('expired');
+  const [request, own] = [join(dir, 'request'), join(dir, 'own.crt')];
+  const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
+  await runOk('openssl', ['req', '-new', ...curve, ...names, '-keyout', key, '-out', request]);
+  await runOk('openssl', ['req', '-x509', '-key', key, '-subj', '/CN=own', '-days', '30', '-out', own]);
+  writeFileSync(join(dir, 'index'), '');
+  writeFileSync(
+    join(dir, 'ca.cnf'),
+    `[ca]\ndefault_ca=own\n[own]\ndatabase=${dir}/index\nnew_certs_dir=${dir}\ndefault_md=sha256\npolicy=any\nrand_serial=yes\n[any]\ncommonName=supplied\n`,
+  );
+  const dates = ['-startdate', '20200101000000Z', '-enddate', '20200201000000Z'];
+  const by = ['-config', join(dir, 'ca.cnf'), '-cert', own, '-keyfile', key, '-batch', '-notext'];
+  await runOk('openssl', ['ca', ...by, ...dates, '-in', request, '-out', certificate]);
 }

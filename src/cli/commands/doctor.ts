@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+import { openBundle, type VerifiedBundle } from '../../bundle/open.ts';
+import type { SealiftEvent } from '../../events.ts';
+import { examineHost } from '../../install/look.ts';
+import { command, type Result } from '../command.ts';
+import type { Io } from '../context.ts';
+import { checkLine } from '../evidence.ts';
+import { adoptedPolicy, findBundle } from '../files.ts';
+import { count } from '../format.ts';
+import { HOST_OPTIONS, hostFlags, hostPaths, type HostFlags, type HostPaths } from '../host-options.ts';
+import { styled, type Line } from '../output.ts';
+import { mediaOf, VOLUMES_OPTION } from '../volumes.ts';
+
+interface DoctorOptions {
+  bundle: string | undefined;
+  host: HostFlags;
+  volumes: readonly string[];
+}
+
+type Check = Extract<SealiftEvent, { type: 'check' }>;
+
+export const doctor = command<DoctorOptions>({
+  name: 'doctor',
+  summary: 'Say what of this host would get in the way of an install, and what to do about it',
+  about: [
+    'Looks at the container engine and Compose, GPUs with their driver and runtime, memory, ports, certificate, keys, SELinux and AppArmor, control groups, rights, and at what the host is set up to reach. Nothing is changed, and no packet is sent.',
+    'With a bundle, which is verified first, also whether its images fit the driver, its models the memory of the GPUs (weights, KV cache and an allowance, with the arithmetic), and everything the disks, to the byte. An install begins with the same checks.',
+  ],
+  positional: {
+    name: 'BUNDLE',
+    about: 'the bundle that is to be installed, or the folder that holds it',
+    required: false,
+  },
+  options: [VOLUMES_OPTION, ...HOST_OPTIONS],
+  examples: [
+    ['sealift doctor', 'before any bundle has come'],
+    ['sealift doctor /media/usb', 'for the one bundle of a medium'],
+  ],
+  exits: [10, 11, 12, 13, 14, 20],
+  parse: (given) => ({ bundle: given.positional, host: hostFlags(given), volumes: given.list('volumes') }),
+  run: async (options, io) => {
+    const paths = hostPaths(options.host, io.env);
+    if (options.bundle === undefined) return examined(undefined, paths, io);
+    const { policy, time } = await adoptedPolicy(paths.home, io);
+    const path = await findBundle(options.bundle);
+    const bundle = await openBundle(path, {
+      policy,
+      now: time.judged,
+      emit: io.emit,
+      media: mediaOf(options.volumes, io),
+    });
+    try {
+      return await examined(bundle, paths, io);
+    } finally {
+      await bundle.close();
+    }
+  },
+});
+
+async function examined(bundle: VerifiedBundle | undefined, paths: HostPaths, io: Io): Promise<Result> {
+  const checks: Check[] = [];
+  const emit = (event: SealiftEvent): void => {
+    if (event.type === 'check') checks.push(event);
+    else io.emit(event);
+  };
+  const [problem] = await examineHost(bundle, { ...paths, now: io.now, emit });
+  return {
+    schema: 'sealift/doctor/v1',
+    data: { checks: checks.map(({ type: _, ...check }) => check) },
+    text: [...checks.flatMap(lines), '', verdict(checks)],
+    ...(problem === undefined ? {} : { exit: problem.exitCode }),
+  };
+}
+
+const lines = ({ outcome, name, detail, advice }: Check): Line[] => [
+  checkLine(outcome, name, detail),
+  ...(advice === undefined ? [] : [[styled('dim', `         ${''.padEnd(12)} do: ${advice}`)]]),
+];
+
+function verdict(checks: readonly Check[]): Line {
+  const number = (outcome: Check['outcome']): number =>
+    checks.filter((check) => check.outcome === outcome).length;
+  const [bad, doubtful] = [number('failed'), number('warning')];
+  if (bad > 0)
+    return [styled('red', 'NOT READY'), `  ${count(bad, 'fault')} to mend, ${count(doubtful, 'warning')}`];
+  return [styled('green', 'READY'), doubtful === 0 ? '' : `  ${count(doubtful, 'warning')} to look at`];
+}

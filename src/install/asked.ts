@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What a bundle asks of a host's GPUs and memory, from its inventory and the two documents that say more. */
+import type { VerifiedBundle, VerifiedImage } from '../bundle/open.ts';
+import type { Service } from '../engines/index.ts';
+import { objectOf, parseJson } from '../json.ts';
+import type { Expected } from '../store/digest.ts';
+import type { Asked, AskedService } from './doctor.ts';
+import { shareGpus } from './gpus.ts';
+import type { Site } from './site.ts';
+
+/** A config.json of a model, in bytes; the largest that were seen have 100,000. */
+const MAX_CONFIG_BYTES = 4 * 1024 * 1024;
+/** What an engine loads; shards are all of one model. */
+const WEIGHTS = /\.(safetensors|gguf|bin|pt|pth)$/i;
+
+/** @throws {SealiftError} SITE_INVALID; CONTENT_MISMATCH, and what reading the medium throws */
+export async function askedOf(
+  bundle: VerifiedBundle,
+  services: readonly Service[],
+  site: Site,
+): Promise<Asked> {
+  const { inventory, images } = bundle;
+  const shares = shareGpus(services, site);
+  const asked: AskedService[] = [];
+  for (const service of services) {
+    const model = inventory.models.find(({ name }) => name === service.model)!;
+    const weights = model.files.filter(({ path }) => WEIGHTS.test(path));
+    asked.push({
+      service,
+      spec: inventory.services.find(({ name }) => name === service.name)!,
+      weights: weights.reduce((sum, { size }) => sum + size, 0),
+      config: await configOf(
+        bundle,
+        model.files.find(({ path }) => path === 'config.json'),
+      ),
+      cuda: cudaOf(images.find(({ name }) => name === service.image)),
+      gpus: shares.get(service.name)!,
+    });
+  }
+  return { services: asked };
+}
+
+/** undefined when a delta leaves it out, or there is none. */
+async function configOf(bundle: VerifiedBundle, file: Expected | undefined): Promise<AskedService['config']> {
+  if (file === undefined || file.size > MAX_CONFIG_BYTES) return undefined;
+  if (bundle.inventory.base?.omits.some(({ digest }) => digest === file.digest)) return undefined;
+  const chunks: Buffer[] = [];
+  for await (const chunk of bundle.blob(file)) chunks.push(chunk);
+  try {
+    return objectOf(parseJson(Buffer.concat(chunks), 'config.json', 'CONTENT_MISMATCH', MAX_CONFIG_BYTES));
+  } catch {
+    return undefined; // the engine will say what it thinks of it
+  }
+}
+
+/** NVIDIA's base images set CUDA_VERSION. */
+function cudaOf(image: VerifiedImage | undefined): string | undefined {
+  if (image === undefined) return undefined;
+  const config = objectOf(objectOf(JSON.parse(image.configBytes.toString()))?.['config']);
+  const env: unknown = config?.['Env'];
+  const lines = Array.isArray(env) ? env.filter((line) => typeof line === 'string') : [];
+  return lines.flatMap((line) => /^CUDA_VERSION=(\d+\.\d+)/.exec(line)?.[1] ?? [])[0];
+}
