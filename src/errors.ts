@@ -302,6 +302,11 @@ export const ERRORS = {
     about:
       'Another sealift changed this host after the plan was shown, so what would be done is not what was agreed to. Run again and look at the new plan.',
   },
+  RELEASE_GONE: {
+    exit: 20,
+    about:
+      'An older release cannot be started again, because an image, a model or a configuration file of it is not on this host any more. The message lists what. Install it from its medium.',
+  },
   RELEASE_CONFLICT: {
     exit: 20,
     about:

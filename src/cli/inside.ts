@@ -4,11 +4,13 @@ import type { Command } from './command.ts';
 import { audit } from './commands/audit.ts';
 import { diff } from './commands/diff.ts';
 import { doctor } from './commands/doctor.ts';
+import { gc } from './commands/gc.ts';
 import { inspect } from './commands/inspect.ts';
 import { install } from './commands/install.ts';
 import { keysAdd, keysList, keysRemove, keysRotate } from './commands/keys.ts';
 import { reload } from './commands/reload.ts';
 import { repair } from './commands/repair.ts';
+import { rollback } from './commands/rollback.ts';
 import { status } from './commands/status.ts';
 import { trustHostKey } from './commands/trust-host-key.ts';
 import { trustShow } from './commands/trust-show.ts';
@@ -30,6 +32,8 @@ export const INSIDE: readonly Command[] = [
   keysAdd,
   keysRotate,
   keysRemove,
+  rollback,
+  gc,
   uninstall,
   trustShow,
   trustUpdate,

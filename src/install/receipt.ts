@@ -140,16 +140,21 @@ export async function readReceipts(home: Home): Promise<Receipt[]> {
  * of it that fits: the journal is still there, and the same install, run again, writes both anew.
  * @param key the host's; receipt.host names it
  */
-export async function writeReceipt(
-  home: Home,
-  receipt: FullReceipt,
-  key: HostKey | undefined,
-): Promise<void> {
-  const bytes = summaryOf(receipt);
+export async function writeReceipt(home: Home, receipt: Receipt, key: HostKey | undefined): Promise<void> {
+  const bytes = summaryOf(demandFull(receipt));
   const signature = home.receiptSignatureFile(receipt.release);
   await writeFileDurably(home.receiptFile(receipt.release), bytes);
   if (key === undefined) await rm(signature, { force: true });
   else await writeFileDurably(signature, `${attest(bytes, key)}\n`);
+}
+
+/** @throws {SealiftError} IO_ERROR for one of before summaries, which can only be written by an install */
+function demandFull(receipt: Receipt): FullReceipt {
+  const { policy, time, provenance } = receipt;
+  if (policy && time && provenance) return { ...receipt, policy, time, provenance };
+  throw new SealiftError('IO_ERROR', `the receipt of ${receipt.release} is of an older sealift`, {
+    hint: 'install the release from its medium once more',
+  });
 }
 
 /** Removes a receipt, and its signature first: a signature without its receipt says nothing. */

@@ -16,6 +16,7 @@ import { absent, releaseName, type Home } from './home.ts';
 import type { Site } from './site.ts';
 import { configFile, projectName, renderCompose } from './targets/compose.ts';
 import { configsPath } from './steps/config.ts';
+import { renderRunbook } from './runbook.ts';
 import type { TlsFiles } from './tls.ts';
 
 /** All that a release's files depend on, except secrets. */
@@ -65,14 +66,16 @@ export function renderRelease(spec: ReleaseSpec, secrets: ReleaseSecrets): Map<s
     put(envFile(service.name), `${service.keyVariable}=${key}\n`, 0o600);
   }
   put('compose.yaml', compose(spec, files), 0o644);
+  put('RUNBOOK.md', renderRunbook(spec), 0o644);
   return files;
 }
 
 /** The file with the variable that holds an engine's key. */
 const envFile = (service: string): string => `secrets/${service}.env`;
 
-/** What the gateway is told to read again while it runs. */
-export const isForGateway = (name: string): boolean => /^(secrets\/)?gateway\//.test(name);
+/** What can change while everything runs: what the gateway is told to read again, and what people read. */
+export const isForGateway = (name: string): boolean =>
+  /^(secrets\/)?gateway\//.test(name) || name === 'RUNBOOK.md';
 
 export function digestOfFiles(files: Iterable<readonly [name: string, { bytes: Buffer }]>): Digest {
   return digestOf(canonicalJson([...files].map(([name, { bytes }]) => [name, digestOf(bytes)])));

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { openBundle, type VerifiedBundle } from '../../bundle/open.ts';
-import { SealiftError } from '../../errors.ts';
 import type { Emit } from '../../events.ts';
 import { applyPlan } from '../../install/apply.ts';
-import { isReason, MAX_REASON, overrideOf, type AgreedOverride } from '../../install/override.ts';
+import { overrideOf, type AgreedOverride } from '../../install/override.ts';
 import { planInstall, type Plan } from '../../install/plan.ts';
 import type { Receipt } from '../../install/receipt.ts';
 import { acceptedText } from '../../trust/refusal.ts';
 import { policyId } from '../../trust/state.ts';
-import { command, type Result } from '../command.ts';
+import { command, type Given, type Result } from '../command.ts';
 import { demandConsent, demandSomebody } from '../consent.ts';
 import type { Io } from '../context.ts';
 import { adoptedPolicy, findBundle } from '../files.ts';
@@ -23,6 +22,7 @@ import {
   type HostPaths,
 } from '../host-options.ts';
 import { styled, table, type Line } from '../output.ts';
+import { reasonOf } from '../reason.ts';
 import { mediaOf, VOLUMES_OPTION, withVolumes } from '../volumes.ts';
 
 interface InstallOptions {
@@ -65,22 +65,15 @@ export const install = command<InstallOptions>({
     host: hostFlags(given),
     yes: given.is('yes'),
     dryRun: given.is('dryRun'),
-    downgradeReason: reasonOf(given.text('allowDowngrade')),
+    downgradeReason: downgradeReason(given),
     volumes: given.list('volumes'),
   }),
   run: runInstall,
 });
 
-function reasonOf(text: string | undefined): string | undefined {
-  const reason = text?.trim();
-  if (reason === undefined || isReason(reason)) return reason;
-  throw new SealiftError(
-    'USAGE',
-    `--allow-downgrade wants a reason: one line of text, at most ${MAX_REASON} characters`,
-    {
-      hint: 'it goes into the receipt, so that an auditor understands it: a ticket, what is wrong with the newer version',
-    },
-  );
+function downgradeReason(given: Given): string | undefined {
+  const text = given.text('allowDowngrade');
+  return text === undefined ? undefined : reasonOf(text, '--allow-downgrade');
 }
 
 async function runInstall(options: InstallOptions, io: Io): Promise<Result> {

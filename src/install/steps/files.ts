@@ -49,7 +49,7 @@ export class FilesStep implements Step {
   }
 
   describe(): string {
-    return `write compose.yaml, nginx.conf and secrets to releases/${this.#release}`;
+    return `write compose.yaml, nginx.conf, secrets and RUNBOOK.md to releases/${this.#release}`;
   }
 
   async check(): Promise<StepState> {

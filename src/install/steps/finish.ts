@@ -6,7 +6,8 @@ import type { VerifiedBundle } from '../../bundle/open.ts';
 import type { HostKey } from '../host-key.ts';
 import { isKept, keepBundle, sweepBundles } from '../kept-bundle.ts';
 import { releaseName, type Home, type InstalledVersion } from '../home.ts';
-import { readReceipt, receiptSignature, removeReceipt, writeReceipt } from '../receipt.ts';
+import type { Override } from '../override.ts';
+import { readReceipt, receiptSignature, removeReceipt, writeReceipt, type Receipt } from '../receipt.ts';
 import { smokeTest, type SmokeAnswer, type SmokeInput } from '../smoke.ts';
 import type { Step, StepState, UndoRecord } from '../step.ts';
 import type { FullReceipt } from '../vsa.ts';
@@ -114,6 +115,61 @@ export class CurrentStep implements Step {
     await writeReceipt(home, receipt(), hostKey);
     await home.setCurrent(this.#release);
     await home.setInstalled(name, { version, digest: bundle.digest });
+  }
+}
+
+export interface BackInput {
+  home: Home;
+  /** What was installed of the release that is gone back to. */
+  receipt: Receipt;
+  before: { release: string | undefined; installed: InstalledVersion | undefined };
+  /** What goes into the receipt. */
+  override: Override;
+  hostKey: HostKey | undefined;
+}
+
+/** The last step of a rollback: the older release is current again, and its receipt says why. */
+export class BackStep implements Step {
+  readonly kind = 'config';
+  readonly bytes = 0;
+  readonly id: string;
+  readonly record: UndoRecord;
+  readonly #input: BackInput;
+
+  constructor(input: BackInput) {
+    const { receipt, before } = input;
+    this.#input = input;
+    this.id = `current:${receipt.release}`;
+    this.record = {
+      kind: 'current',
+      name: receipt.bundle.name,
+      made: receipt.release,
+      hadReceipt: true,
+      ...(before.release === undefined ? {} : { release: before.release }),
+      ...(before.installed === undefined ? {} : { installed: before.installed }),
+    };
+  }
+
+  describe(): string {
+    return `make ${this.#input.receipt.release} the current release again, and write why into its receipt`;
+  }
+
+  // oxlint-disable-next-line require-await
+  async check(): Promise<StepState> {
+    return 'needed';
+  }
+
+  async apply(): Promise<void> {
+    const { home, receipt, override, hostKey } = this.#input;
+    const { name, version, digest } = receipt.bundle;
+    await home.setCurrent(receipt.release);
+    await home.setInstalled(name, { version, digest });
+    const again = { ...receipt, overrides: [...(receipt.overrides ?? []), override] };
+    await writeReceipt(
+      home,
+      hostKey === undefined ? again : { ...again, host: { key: hostKey.fingerprint } },
+      hostKey,
+    );
   }
 }
 

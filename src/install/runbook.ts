@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+/** RUNBOOK.md of a release: what an operator does on this very host, with its names and paths filled in. */
+import type { Inventory } from '../bundle/inventory.ts';
+import type { Service } from '../engines/index.ts';
+import { apiKeysFile } from './api-keys.ts';
+import { releaseName, type Home } from './home.ts';
+import type { Site } from './site.ts';
+import { containersOf, gatewayService, projectName } from './targets/compose.ts';
+
+export interface RunbookInput {
+  home: Home;
+  inventory: Inventory;
+  site: Site;
+  services: readonly Service[];
+}
+
+const urlOf = ({ hostName, listen }: Site): string =>
+  `https://${hostName}${listen.port === 443 ? '' : `:${listen.port}`}`;
+
+export function renderRunbook(input: RunbookInput): string {
+  const { home, inventory, site } = input;
+  const at = home.root === '/var/lib/sealift' ? '' : ` --home ${home.root}`;
+  return [
+    `# ${inventory.name} ${inventory.version} on ${site.hostName}`,
+    '',
+    'Written by sealift; an install replaces it. `sealift help` explains every command and every error code; no network is needed.',
+    '',
+    ...whatRuns(input),
+    ...daily(input, at),
+    ...changes(input, at),
+    ...trouble(input),
+  ].join('\n');
+}
+
+function whatRuns({ home, inventory, site, services }: RunbookInput): string[] {
+  const url = urlOf(site);
+  const several = services.length > 1;
+  return [
+    '## What runs',
+    '',
+    `Clients reach \`${url}/v1\` with a key in \`Authorization: Bearer\`. Everything is under \`${home.root}\`, this release under \`releases/${releaseName(inventory)}\`.`,
+    '',
+    '| service | model | path | containers | GPUs each |',
+    '| --- | --- | --- | --- | --- |',
+    ...services.map((service, i) => {
+      const path = several ? `\`/${service.name}/v1\`${i === 0 ? ' and `/v1`' : ''}` : '`/v1`';
+      const containers = containersOf(service).map((name) => `\`${containerName(inventory.name, name)}\``);
+      return `| ${service.name} | ${service.servedModel} | ${path} | ${containers.join(', ')} | ${service.gpus} |`;
+    }),
+    `| gateway (nginx) | - | all | \`${containerName(inventory.name, gatewayService(services))}\` | 0 |`,
+    '',
+  ];
+}
+
+/** As Compose names the first container of a service. */
+const containerName = (bundle: string, service: string): string => `${projectName(bundle)}-${service}-1`;
+
+function daily({ inventory, site, services }: RunbookInput, at: string): string[] {
+  const gateway = containerName(inventory.name, gatewayService(services));
+  const [first] = services;
+  const engine = containerName(inventory.name, first === undefined ? 'SERVICE' : containersOf(first)[0]!);
+  return [
+    '## Every day',
+    '',
+    ...section('Is it well?', [
+      `sealift status${at}`,
+      `curl --cacert CA.pem ${urlOf(site)}/health`,
+      `sealift audit${at}          # hashes everything; as long as reading all weights`,
+    ]),
+    ...section('Logs', [
+      `docker logs --since 1h ${engine}`,
+      `docker logs --since 1h ${gateway}     # a line of JSON for each request: key's name, path, status, seconds`,
+    ]),
+    ...section('Stop, and start again', [
+      `docker stop ${engine} ${gateway}`,
+      `docker start ${engine} ${gateway}`,
+    ]),
+    'After a restart of the host or of Docker all containers that were not stopped by hand start by themselves. A large model takes minutes to load; until then `/health` answers 502 or 503.',
+    '',
+  ];
+}
+
+function changes({ home, site }: RunbookInput, at: string): string[] {
+  return [
+    '## Changes',
+    '',
+    ...section(`API keys (in \`${apiKeysFile(site, home)}\`; nothing is restarted)`, [
+      `sealift keys list${at}`,
+      `sealift keys add NAME${at}`,
+      `sealift keys rotate NAME${at}`,
+      `sealift keys remove NAME${at}`,
+    ]),
+    ...section(
+      `A new certificate: put it and its key where site.yaml says (\`${site.tls.certificate}\`, \`${site.tls.key}\`), then`,
+      [`sealift reload${at}`],
+    ),
+    ...section('A new release', [
+      `sealift doctor /media/usb${at}`,
+      `sealift install /media/usb${at}       # shows the plan and asks; when the new one fails, the old one is started again`,
+    ]),
+    ...section('Back to the release before', [`sealift rollback --reason "why, and which ticket"${at}`]),
+    ...section('Old releases that nobody will go back to', [`sealift gc${at}`]),
+    ...section('Remove everything that sealift placed', [`sealift uninstall${at}`]),
+  ];
+}
+
+const section = (title: string, commands: readonly string[]): string[] => [
+  `${title}:`,
+  '',
+  '```sh',
+  ...commands,
+  '```',
+  '',
+];
+
+function trouble({ home, inventory, services }: RunbookInput): string[] {
+  const gateway = containerName(inventory.name, gatewayService(services));
+  const rows = [
+    [
+      '401',
+      'the key is missing or wrong',
+      '`sealift keys list`; the log of the gateway names the key of each request',
+    ],
+    [
+      '404',
+      'no such path, or the gateway does not let it through',
+      'paths are those of the OpenAI API that the engine has',
+    ],
+    ['413', 'the request is larger than `limits.bodyMiB`', 'raise it in site.yaml, then `sealift reload`'],
+    [
+      '429',
+      'more than `limits` in site.yaml allows',
+      'the client waits and asks again; or raise the limit, then `sealift reload`',
+    ],
+    ['502', 'the engine does not answer: it starts, or has ended', '`docker ps -a`, then its log'],
+    ['503', 'the engine is loading its model', 'wait; the log says how far it is'],
+    ['504', 'no token for an hour', 'the engine hangs: its log, `nvidia-smi`, then `docker restart`'],
+  ];
+  return [
+    '## When something is wrong',
+    '',
+    '| answer | meaning | what to do |',
+    '| --- | --- | --- |',
+    ...rows.map((row) => `| ${row.join(' | ')} |`),
+    '',
+    ...section('An engine that does not start: its last words, and whether the GPUs are there and free', [
+      ...services.map(
+        (service) => `docker logs --tail 50 ${containerName(inventory.name, containersOf(service)[0]!)}`,
+      ),
+      'nvidia-smi',
+      `docker inspect --format '{{json .State.Health}}' ${gateway}`,
+    ]),
+    `An install that was broken off is said by \`sealift status\`: the same install, run again, goes on, and \`sealift uninstall\` takes it back. What this host remembers (versions, trust policy, time) is in \`${home.root}/installed.json\`, \`trust-state.json\` and \`trust/\`: keep them in the backup, with \`secrets/\`.`,
+    '',
+  ];
+}
