@@ -4,55 +4,45 @@
  * namespace with loopback alone and an engine of its own.
  */
 import { execFileSync, spawn } from 'node:child_process';
-import {
-  cpSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  readdirSync,
-  readlinkSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { tinyAnswer } from '../../fixtures/model.ts';
-import { makeKeys, MODEL, provisionHome, sealift, startStaging, type Keys } from '../support/stack.ts';
-import { succeed } from '../support/succeed.ts';
-import { freePort, repoRoot, run, runOk, tempDir, waitFor, type RunResult } from '../support/workspace.ts';
+import { buildFor, layOut } from '../support/engine-bundles.ts';
+import type { Seen } from '../support/enclave-child.ts';
+import { STAND_INS, type StandIn } from '../support/images.ts';
+import { makeKeys, provisionHome, type Keys } from '../support/stack.ts';
+import {
+  freePort,
+  makeDir,
+  repoRoot,
+  run,
+  runOk,
+  tempDir,
+  waitFor,
+  type RunResult,
+} from '../support/workspace.ts';
 
 const work = tempDir('enclave');
-const carried = join(work, 'carried');
+const mediumOf = (name: StandIn): string => makeDir(work, 'carried', name);
+const carried = join(work, 'carried/vllm');
 const program = join(work, 'sealift-enclave-linux-x64');
-const BUNDLE = 'tiny-demo.sealift.tar';
+const BUNDLE = 'tiny.sealift.tar';
 let keys: Keys;
-
-const MANIFEST = `apiVersion: sealift.dev/v1
-kind: Bundle
-metadata: { name: tiny-demo, version: 1.0.0 }
-platform: linux/amd64
-images:
-  engine: { from: 'docker.io/vllm/vllm-openai:v0.27.1' }
-  gateway: { from: 'docker.io/library/nginx:1.29-alpine' }
-models: { tiny-chat: { from: 'hf:${MODEL}@main' } }
-services:
-  chat: { engine: vllm, image: engine, model: tiny-chat, options: { max-model-len: 2048 } }
-gateway: { image: gateway }
-`;
 
 beforeAll(async () => {
   execFileSync(process.execPath, [join(repoRoot, 'scripts/executable.ts'), work]);
   keys = await makeKeys(work);
-  mkdirSync(carried);
+  await layOut(work);
   await provisionHome(join(work, 'home'), [readFileSync(keys.public, 'utf8')], await freePort());
-  writeFileSync(join(work, 'demo.yaml'), MANIFEST);
-  const staging = await startStaging(join(work, 'staging'));
-  try {
-    await succeed(sealift(['lock', 'demo.yaml', ...staging.flags], { cwd: work }));
-    const how = ['-o', join(carried, BUNDLE), '--volume-size', '2MB', '--with-installer', program];
-    await succeed(sealift(['build', 'demo.yaml', ...how, ...keys.flags, ...staging.flags], { cwd: work }));
-  } finally {
-    await staging.stop();
+  const site = join(work, 'home/site.yaml');
+  writeFileSync(
+    site,
+    `${readFileSync(site, 'utf8')}limits: { perKey: { requestsPerMinute: 60, burst: 30 } }\n`,
+  );
+  for (const name of STAND_INS) {
+    const how = ['-o', join(mediumOf(name), BUNDLE), '--volume-size', '2MB', '--with-installer', program];
+    await buildFor(work, name, keys, how);
   }
 });
 
@@ -170,35 +160,13 @@ describe('the program', () => {
   });
 });
 
-interface Seen {
-  installed: { code: number; stderr: string };
-  opened: string[];
-  sockets: string[];
-  streamed: string;
-  refused: string;
-  flood: string[];
-  again: { code: number; changed: string };
-  audited: { code: number; stdout: string };
-  afterRestart: string;
-  status: { code: number; stdout: string };
-  leaks: string[];
-  prompts: boolean;
-  packetsBefore: number;
-  packetsAfter: number;
-  removed: { code: number; stderr: string };
-  left: { images: string; containers: string; networks: string[]; files: string[] };
-}
-
-describe('with loopback alone', () => {
+describe.each(STAND_INS)('%s, with loopback alone', (name) => {
   let seen: Seen;
 
   beforeAll(async () => {
-    const site = join(work, 'home/site.yaml');
-    writeFileSync(
-      site,
-      `${readFileSync(site, 'utf8')}limits: { perKey: { requestsPerMinute: 60, burst: 20 } }\n`,
-    );
-    const child = [process.execPath, join(repoRoot, 'test/support/enclave-child.ts'), work];
+    const place = makeDir(work, 'enclaves', name);
+    cpSync(join(work, 'home'), join(place, 'home'), { recursive: true });
+    const child = [process.execPath, join(repoRoot, 'test/support/enclave-child.ts'), place, mediumOf(name)];
     seen = JSON.parse(await runOk('unshare', ['--net', '--mount', ...child])) as Seen;
   });
 
@@ -206,17 +174,30 @@ describe('with loopback alone', () => {
     expect(seen.installed).toMatchObject({ code: 0 });
   });
 
-  it('answers a streamed request with a key, and refuses one without', () => {
-    expect(seen.streamed.match(/^data: /gm)!.length).toBeGreaterThan(5);
-    expect(seen.streamed).toMatch(/data: \[DONE\]\s+200$/);
-    expect(seen.streamed.replace(/[^]*?"content": ?"([^"]*)"[^]*?(?="content"|$)/g, '$1')).toContain(
-      tinyAnswer.split(' ')[0],
-    );
-    expect(seen.refused.endsWith('\n401')).toBe(true);
+  it("answers OpenAI's client, and streams", () => {
+    expect(seen.answered).toContain(tinyAnswer);
+    expect(seen.streamed.length).toBeGreaterThan(3);
+    expect(seen.streamed.join('')).toContain(tinyAnswer);
+  });
+
+  it('lists its model, and embeds', () => {
+    expect(seen.models).toEqual(['tiny']);
+    expect(seen.vector).toBe(8);
+  });
+
+  it('refuses a request without a key or with a wrong one, and has no paths but its API', () => {
+    expect(seen.refused).toEqual({ without: '401', wrong: 401 });
+    expect(seen.paths).toEqual({
+      '/health': '200',
+      '/tokenize': '404',
+      '/props': '404',
+      '/server_info': '404',
+      '/models/apply': '404',
+    });
   });
 
   it('limits a flood', () => {
-    expect(seen.flood.slice(0, 10)).toEqual(Array.from({ length: 10 }, () => '200'));
+    expect(seen.flood.slice(0, 5)).toEqual(Array.from({ length: 5 }, () => '200'));
     expect(seen.flood.filter((status) => status === '429').length).toBeGreaterThan(5);
     expect(new Set(seen.flood)).toEqual(new Set(['200', '429']));
   });
@@ -239,9 +220,10 @@ describe('with loopback alone', () => {
   });
 
   it('reads nothing but the medium, the home, and what every program of the host reads', () => {
-    const system = /^\/(proc|sys|dev|lib|lib64|usr|etc\/ld\.so)|^\/etc\/(localtime|ssl\/openssl\.cnf)/;
+    const system =
+      /^\/(proc|sys|dev|lib|lib64|usr|etc\/ld\.so)|^\/etc\/(localtime|ssl\/openssl\.cnf|resolv\.conf)/; // the doctor looks whether there are name servers
     const own = (path: string): boolean =>
-      ['home', 'medium'].some((name) => path.startsWith(join(work, name)));
+      ['home', 'medium'].some((folder) => path.startsWith(join(work, 'enclaves', name, folder)));
     // Compose is another program, and keeps files of its own.
     const others = seen.opened.filter((path) => !own(path) && !system.test(path) && path.startsWith('/'));
     expect(others.filter((path) => !/docker-compose|\.cache\/compose/.test(path))).toEqual([]);

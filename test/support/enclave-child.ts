@@ -2,17 +2,18 @@
 //
 // The enclave, in namespaces of its own that `unshare` has made: only loopback leads anywhere, and a link that leads
 // nowhere has the default route, so that it counts whatever tries to get out. What was seen goes to stdout as JSON.
-//   node test/support/enclave-child.ts FOLDER     with FOLDER/carried (what crosses) and FOLDER/home
-import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+//   node test/support/enclave-child.ts FOLDER CARRIED     with FOLDER/home, and what crosses in CARRIED
+import { cpSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { startDocker, type DockerEngine } from './docker.ts';
+import { openai } from './openai.ts';
 import { engineFlags, HOST_NAME } from './stack.ts';
 import { run, runOk, waitFor, type RunResult } from './workspace.ts';
 
-const [work = ''] = process.argv.slice(2);
+const [work = '', carried = ''] = process.argv.slice(2);
 const home = join(work, 'home');
 const medium = join(work, 'medium');
-const port = /port: (\d+)/.exec(readFileSync(join(home, 'site.yaml'), 'utf8'))![1]!;
+const port = import.meta.main ? /port: (\d+)/.exec(readFileSync(join(home, 'site.yaml'), 'utf8'))![1]! : '';
 const WAY_OUT = 'out0';
 
 /** What a login shell of an operator has, and nothing of this process. */
@@ -39,7 +40,7 @@ async function packetsOut(): Promise<number> {
 async function plugIn(): Promise<void> {
   mkdirSync(medium);
   await runOk('mount', ['-t', 'tmpfs', 'tmpfs', medium]);
-  cpSync(join(work, 'carried'), medium, { recursive: true });
+  cpSync(carried, medium, { recursive: true });
   await runOk('mount', ['-o', 'remount,ro', medium]);
 }
 
@@ -85,11 +86,21 @@ function ask(path: string, ...more: string[]): Promise<RunResult> {
 const statusOf = async (path: string, ...more: string[]): Promise<string> =>
   (await ask(path, ...more)).stdout.split('\n').at(-1)!;
 
-function chat(key: string | undefined, stream = false): Promise<RunResult> {
-  const messages = [{ role: 'user', content: 'the prompt that nobody may log' }];
-  const body = JSON.stringify({ model: 'tiny-chat', messages, stream });
-  const auth = key === undefined ? [] : ['-H', `Authorization: Bearer ${key}`];
-  return ask('/v1/chat/completions', ...auth, '-H', 'Content-Type: application/json', '-d', body);
+const messages = [{ role: 'user' as const, content: 'the prompt that nobody may log' }];
+
+const answerTo = async (key: string): Promise<string> =>
+  (await openai(home, port, key).chat.completions.create({ model: 'tiny', messages })).choices[0]!.message
+    .content!;
+
+async function streamTo(key: string): Promise<string[]> {
+  const parts: string[] = [];
+  const stream = await openai(home, port, key).chat.completions.create({
+    model: 'tiny',
+    messages,
+    stream: true,
+  });
+  for await (const { choices } of stream) parts.push(choices[0]?.delta.content ?? '');
+  return parts;
 }
 
 /** Files under a folder that others than their owner can read, with their folders open as well. */
@@ -108,7 +119,31 @@ const listOf = (folder: string): string[] =>
     .filter((name) => statSync(join(folder, name)).isFile())
     .sort();
 
-async function play(): Promise<object> {
+/** What was seen, for the test to judge. */
+export interface Seen {
+  installed: { code: number; stderr: string };
+  opened: string[];
+  sockets: string[];
+  answered: string;
+  streamed: string[];
+  models: string[];
+  vector: number;
+  refused: { without: string; wrong: number };
+  paths: Record<string, string>;
+  flood: string[];
+  again: { code: number; changed: string };
+  audited: { code: number; stdout: string };
+  afterRestart: string;
+  status: { code: number; stdout: string };
+  leaks: string[];
+  prompts: boolean;
+  packetsBefore: number;
+  packetsAfter: number;
+  removed: { code: number; stderr: string };
+  left: { images: string; containers: string; networks: string[]; files: string[] };
+}
+
+async function play(): Promise<Seen> {
   await shutIn();
   await plugIn();
   const provisioned = listOf(home);
@@ -117,9 +152,23 @@ async function play(): Promise<object> {
   const installed = await watched('install', medium, '--yes');
   if (installed.code !== 0) throw new Error(installed.stderr);
   const key = readFileSync(join(home, 'secrets/api-keys'), 'utf8').trim().split(/\s+/).at(-1)!;
-  const streamed = await chat(key, true);
-  const refused = await chat(undefined);
+  const client = openai(home, port, key);
+  const answered = await answerTo(key);
+  const streamed = await streamTo(key);
+  const models = (await client.models.list()).data.map(({ id }) => id);
+  const input = { model: 'tiny', input: 'hello', encoding_format: 'float' as const };
+  const vector = (await client.embeddings.create(input)).data[0]!.embedding.length;
+  const wrong = await openai(home, port, 'sk-wrong-wrong-wrong-wrong')
+    .models.list()
+    .then(
+      () => 200,
+      (error: unknown) => (error as { status: number }).status,
+    );
+  const refused = { without: await statusOf('/v1/models'), wrong };
   const bearer = ['-H', `Authorization: Bearer ${key}`];
+  const paths: Record<string, string> = {};
+  for (const path of ['/health', '/tokenize', '/props', '/server_info', '/models/apply'])
+    paths[path] = await statusOf(path, ...bearer);
   const flood: string[] = [];
   for (let i = 0; i < 40; i++) flood.push(await statusOf('/v1/models', ...bearer));
   const arguments_ = await run('sh', ['-c', "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"]);
@@ -129,15 +178,15 @@ async function play(): Promise<object> {
   await engine.stop({ keepData: true, killed: true });
   engine = await startDocker({ dir: join(work, 'engine') });
   const afterRestart = await waitFor('an answer', async () => {
-    const { stdout } = await chat(key);
-    return stdout.endsWith('\n200') ? stdout : undefined;
+    return answerTo(key).catch(() => undefined);
   });
   // Health checks come every few seconds.
   const status = await waitFor('a status without drift', async () => {
     const ran = await sealift('status', '--exit-code', '--json');
     return ran.code === 0 ? ran : undefined;
   });
-  const logs = `${await docker('logs', 'sealift-tiny-demo-chat-1')}${await docker('logs', 'sealift-tiny-demo-gateway-1')}`;
+  const project = `sealift-${(await docker('ps', '--format', '{{.Names}}')).match(/sealift-(.*)-chat-1/)![1]}`;
+  const logs = `${await docker('logs', `${project}-chat-1`)}${await docker('logs', `${project}-gateway-1`)}`;
   const secret = /=([0-9a-f]{64})/.exec(readFileSync(join(home, 'current/secrets/chat.env'), 'utf8'))![1]!;
   const said = [installed, again, audited, status].map(({ stdout, stderr }) => stdout + stderr).join('\n');
   const secrets = [key, secret];
@@ -174,16 +223,19 @@ async function play(): Promise<object> {
     installed: { code: installed.code, stderr: installed.stderr },
     opened: installed.opened,
     sockets: installed.sockets,
-    streamed: streamed.stdout,
-    refused: refused.stdout,
+    answered,
+    streamed,
+    models,
+    vector,
+    refused,
+    paths,
     flood,
-    again: { code: again.code, changed: /"changed":\s*(\w+)/.exec(again.stdout)?.[1] },
+    again: { code: again.code, changed: /"changed":\s*(\w+)/.exec(again.stdout)?.[1] ?? '' },
     audited: { code: audited.code, stdout: audited.stdout },
     afterRestart,
     status: { code: status.code, stdout: status.stdout },
     leaks,
     prompts,
-    keyIsInTheHome: existsSync(join(home, 'secrets/api-keys')),
     packetsBefore,
     packetsAfter,
     removed: { code: removed.code, stderr: removed.stderr },
@@ -191,4 +243,4 @@ async function play(): Promise<object> {
   };
 }
 
-console.log(JSON.stringify(await play()));
+if (import.meta.main) console.log(JSON.stringify(await play()));
