@@ -213,6 +213,7 @@ export function composeInventory(manifest: Manifest, lock: Lock): Inventory {
     configs: lock.configs,
     services: byKey(manifest.services).map(([name, service]) => Object.assign({ name }, service)),
     ...(manifest.gateway === undefined ? {} : { gateway: manifest.gateway }),
+    ...(manifest.monitoring === undefined ? {} : { monitoring: manifest.monitoring }),
   };
 }
 

@@ -3,11 +3,11 @@
  * The program that installs, beside the bundle on its medium, and a text that says how to check it before it is run.
  * The bundle's provenance names its digest, so whoever vouches for the bundle vouches for the program.
  */
-import { chmod, copyFile, open, rename, rm, stat } from 'node:fs/promises';
+import { open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { SealiftError } from '../errors.ts';
 import { hexOf, type Digest } from '../store/digest.ts';
-import { fsyncDir, temporary, writeFileDurably } from '../store/files.ts';
+import { createTemporary, fsyncDir, temporary, writeFileDurably } from '../store/files.ts';
 import { transfer } from '../store/transfer.ts';
 
 export interface Installer {
@@ -28,6 +28,8 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/;
 /** @throws {SealiftError} FILE_MISSING, IO_ERROR; USAGE when it is no Linux program, or has a name that no shell likes */
 export async function readInstaller(path: string): Promise<Installer> {
   const name = basename(path);
+  if (/\.tar(\.\d+|\.volumes)?$/.test(name) || name === README_NAME)
+    throw notFit(path, 'its name is one that a bundle has');
   if (!NAME.test(name)) throw notFit(path, 'its name has characters other than letters, digits and ._-');
   const found = await stat(path).catch(() => undefined);
   if (found?.isFile() !== true)
@@ -59,17 +61,22 @@ const notFit = (path: string, why: string): SealiftError =>
 export async function placeInstaller(installer: Installer, bundle: string, about: string): Promise<void> {
   const folder = dirname(bundle);
   const target = join(folder, installer.name);
-  await copyFile(installer.path, temporary(target));
-  const copied = await transfer({ from: { path: temporary(target), length: installer.size } });
+  const handle = await createTemporary(target); // never through a link that somebody put on the medium
+  const to = [{ fd: handle.fd, offset: 0, length: installer.size }];
+  const copied = await transfer({ from: { path: installer.path, length: installer.size }, to }).catch(
+    async (error: unknown) => {
+      await handle.close();
+      throw error;
+    },
+  );
+  await handle.chmod(0o755);
+  await handle.sync().finally(() => handle.close());
   if (copied !== installer.digest) {
     await rm(temporary(target));
     throw new SealiftError('SOURCE_CHANGED', `${installer.path} changed while the bundle was built`, {
       hint: 'remove the bundle, and build again when nobody writes to that file',
     });
   }
-  await chmod(temporary(target), 0o755);
-  const handle = await open(temporary(target), 'r');
-  await handle.sync().finally(() => handle.close());
   await rename(temporary(target), target);
   await writeFileDurably(join(folder, README_NAME), readme(installer, basename(bundle), about));
   await fsyncDir(folder);
@@ -85,11 +92,12 @@ This medium carries ${about}
 and ${name}, the program that checks and installs it.
 
 Do not run the program before you have checked it. Whoever could change the bundle could change the program, and this
-text as well: what vouches for them is a key, or a digest, that you got BY ANOTHER WAY than this medium.
+text as well: what vouches for them is a key, or a digest, that you got BY ANOTHER WAY than this medium. Copy the program
+off the medium first, and check and run the copy: P stands for its path.
 
 1. If you were told the digest of the program, compare it:
 
-     sha256sum ${name}
+     sha256sum "$P"
      ${hexOf(digest)}   is what was packed
 
 2. Or let those who signed the bundle vouch for the program. release.pub stands for their public key. In an empty folder,
@@ -111,11 +119,12 @@ text as well: what vouches for them is a key, or a digest, that you got BY ANOTH
    What was signed names the provenance, and the provenance names the program:
 
      sha256sum --ignore-missing -c SHA256SUMS                               says: provenance.json: OK
-     grep -c "$(sha256sum < ${name} | cut -c 1-64)" provenance.json     says: 1
+     D=$(sha256sum < "$P" | cut -c 1-64)
+     test "$(printf %s "$D" | wc -c)" = 64 && grep -c "$D" provenance.json   says: 1
 
 3. Then, as root:
 
-     install -m 0755 ${name} /usr/local/bin/sealift
+     install -m 0755 "$P" /usr/local/bin/sealift
      sealift verify FOLDER         FOLDER is where this medium is mounted
      sealift install FOLDER        shows what it would do, and asks
 

@@ -3,6 +3,7 @@
 import * as z from 'zod';
 import {
   GatewaySpec,
+  MonitoringSpec,
   ImageRef,
   Line,
   Name,
@@ -134,6 +135,7 @@ const ManifestShape = z
       .describe('Files that are carried as they are: name in the bundle → path, relative to this file'),
     services: z.record(Name, ServiceSpec).default({}).describe('Inference services to start in the enclave'),
     gateway: GatewaySpec.optional().describe('The nginx in front of the services'),
+    monitoring: MonitoringSpec.optional().describe('Prometheus, and Grafana, beside the services'),
   })
   .describe('A sealift manifest: what one bundle carries and what it starts');
 
@@ -196,6 +198,8 @@ function checkNames(manifest: Manifest, context: z.RefinementCtx): void {
     need('models', service.model, ['services', name, 'model']);
   }
   if (manifest.gateway) need('images', manifest.gateway.image, ['gateway', 'image']);
+  for (const [name, image] of Object.entries(manifest.monitoring ?? {}))
+    if (image !== undefined) need('images', image, ['monitoring', name]);
 }
 
 /**

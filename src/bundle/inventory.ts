@@ -155,6 +155,11 @@ export type ServiceSpec = z.infer<typeof ServiceSpec>;
 
 export const GatewaySpec = z.strictObject({ image: Name.describe('Key of the nginx image under images') });
 
+export const MonitoringSpec = z.strictObject({
+  prometheus: Name.describe('Key of the Prometheus image under images'),
+  grafana: Name.optional().describe('Key of the Grafana image under images'),
+});
+
 const Descriptor = z.strictObject({ mediaType: Line, digest: DigestSchema, size: Size });
 export type Descriptor = z.infer<typeof Descriptor>;
 
@@ -244,6 +249,7 @@ export const Inventory = z.strictObject({
   configs: list(InventoryConfig),
   services: list(ServiceSpec.extend({ name: Name })),
   gateway: GatewaySpec.optional(),
+  monitoring: MonitoringSpec.optional(),
   base: DeltaBase.optional(),
 });
 export type Inventory = z.infer<typeof Inventory>;
@@ -322,6 +328,8 @@ function checkInventory(inventory: Inventory): void {
   }
   if (inventory.gateway && !images.has(inventory.gateway.image))
     throw malformed('the gateway names an image that the bundle does not hold');
+  if (Object.values(inventory.monitoring ?? {}).some((image) => image !== undefined && !images.has(image)))
+    throw malformed('monitoring names an image that the bundle does not hold');
 }
 
 /** A path that is also the folder of another one, which no disk can hold; undefined when there is none. */

@@ -71,9 +71,11 @@ tls:                           # PEM, absolute or relative to the home; the cert
 # apiKeys: api-keys            # a line "name key" for each client; by default one key is made
 # metrics:
 #   allow: [10.0.0.0/8]        # networks that may read /metrics without a key; nobody by default
+# monitoring:
+#   allow: [10.0.0.0/8]        # networks that may open Grafana under /grafana/, if the bundle carries it
 # limits:                      # more is answered with 429, or with 413; these are the defaults
 #   perKey: { requestsPerMinute: 600, burst: 100, concurrent: 64 }
-#   perAddress: { requestsPerMinute: 600, burst: 100 }
+#   perAddress: { requestsPerMinute: 600, burst: 100, concurrent: 256 }
 #   bodyMiB: 64
 # gpus:                        # which GPUs a service gets, by number or UUID; otherwise the lowest that are left
 #   chat: [0, 1]

@@ -12,7 +12,7 @@ import { unsupported, type EngineRow, type Service, type ServiceSpec } from './r
 import { sglang } from './sglang.ts';
 import { vllm } from './vllm.ts';
 
-export type { EngineRow, Service, ServiceSpec } from './row.ts';
+export type { EngineRow, Metrics, Service, ServiceSpec } from './row.ts';
 
 export const ENGINES: Readonly<Record<string, EngineRow>> = {
   vllm,

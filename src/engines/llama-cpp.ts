@@ -23,7 +23,20 @@ const PORT = 8080;
 export const llamaCpp: EngineRow = {
   title: 'llama.cpp',
   formats: ['gguf'],
-  memory: { context: 'ctx-size', fraction: undefined, defaultFraction: 1, kvType: 'cache-type-k' },
+  memory: {
+    context: 'ctx-size',
+    fraction: undefined,
+    defaultFraction: 1,
+    kvType: 'cache-type-k',
+    offload: ['n-gpu-layers', 'gpu-layers', 'n-cpu-moe', 'cpu-moe', 'override-tensor', 'no-kv-offload'],
+  },
+  metrics: {
+    waiting: 'llamacpp:requests_deferred',
+    running: 'llamacpp:requests_processing',
+    cache: 'llamacpp:kv_cache_usage_ratio',
+    generated: 'llamacpp:tokens_predicted_total',
+    prompted: 'llamacpp:prompt_tokens_total',
+  },
   reserved: [
     'host',
     'port',

@@ -23,7 +23,14 @@ const CONFIG = '/etc/sealift/models.yaml';
 export const localai: EngineRow = {
   title: 'LocalAI',
   formats: ['gguf', 'safetensors'],
-  memory: { context: 'context-size', fraction: undefined, defaultFraction: 0.9, kvType: undefined },
+  memory: {
+    context: 'context-size',
+    fraction: undefined,
+    defaultFraction: 0.9,
+    kvType: undefined,
+    offload: ['gpu-layers', 'low-vram'],
+  },
+  metrics: {},
   reserved: ['name', 'parameters', 'download-files', 'known-usecases'],
   options: options(
     `backend batch context-size cuda diffusers-pipeline embeddings f16 flash-attention gpu-layers gpu-memory-utilization

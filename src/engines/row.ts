@@ -81,6 +81,22 @@ export interface Surroundings {
   configs: readonly string[];
 }
 
+/** Names of an engine's own metrics; undefined where it has none of that kind. */
+export interface Metrics {
+  /** Histogram of seconds to the first token, without `_bucket`. */
+  firstToken?: string;
+  /** Gauge of requests that wait. */
+  waiting?: string;
+  /** Gauge of requests under way. */
+  running?: string;
+  /** Gauge of how much of the KV cache is taken, 0 to 1. */
+  cache?: string;
+  /** Counter of tokens that were said. */
+  generated?: string;
+  /** Counter of tokens that were read. */
+  prompted?: string;
+}
+
 /** What an engine calls the options that decide how much memory it needs. */
 export interface MemoryOptions {
   /** Tokens of the longest sequence. */
@@ -90,6 +106,8 @@ export interface MemoryOptions {
   defaultFraction: number;
   /** Kind of numbers in the KV cache. */
   kvType: string | undefined;
+  /** Options that leave a part of the weights outside of the GPUs. */
+  offload: readonly string[];
 }
 
 export interface EngineRow {
@@ -99,6 +117,7 @@ export interface EngineRow {
   reserved: readonly string[];
   options: OptionTable;
   memory: MemoryOptions;
+  metrics: Metrics;
   /** Forms of weights that it serves. */
   formats: readonly ModelFormat[];
   service(spec: ServiceSpec, around: Surroundings): Service;

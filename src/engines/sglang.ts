@@ -48,6 +48,15 @@ export const sglang: EngineRow = {
     fraction: 'mem-fraction-static',
     defaultFraction: 0.88,
     kvType: 'kv-cache-dtype',
+    offload: ['cpu-offload-gb'],
+  },
+  metrics: {
+    firstToken: 'sglang:time_to_first_token_seconds',
+    waiting: 'sglang:num_queue_reqs',
+    running: 'sglang:num_running_reqs',
+    cache: 'sglang:token_usage',
+    generated: 'sglang:generation_tokens_total',
+    prompted: 'sglang:prompt_tokens_total',
   },
   reserved: [
     'model-path',

@@ -32,6 +32,15 @@ export const vllm: EngineRow = {
     fraction: 'gpu-memory-utilization',
     defaultFraction: 0.92,
     kvType: 'kv-cache-dtype',
+    offload: ['cpu-offload-gb'],
+  },
+  metrics: {
+    firstToken: 'vllm:time_to_first_token_seconds',
+    waiting: 'vllm:num_requests_waiting',
+    running: 'vllm:num_requests_running',
+    cache: 'vllm:kv_cache_usage_perc',
+    generated: 'vllm:generation_tokens_total',
+    prompted: 'vllm:prompt_tokens_total',
   },
   reserved: [
     'model',

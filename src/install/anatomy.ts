@@ -16,8 +16,15 @@ export interface Anatomy {
   privileged: boolean;
   readOnlyRoot: boolean;
   capabilities: readonly string[];
+  /** Whether every capability was dropped before some were added. */
+  dropsAll: boolean;
   noNewPrivileges: boolean;
-  /** Namespaces of the host that it shares, such as `network`. */
+  /** Options that switch a protection off, such as `seccomp=unconfined`. */
+  unprotected: readonly string[];
+  /** Devices of the host, and GPUs as they were asked for: indices or UUIDs. */
+  devices: readonly string[];
+  gpus: readonly string[];
+  /** Namespaces that it shares with the host or with another container, such as `network`. */
   hostNamespaces: readonly string[];
 }
 
@@ -56,9 +63,19 @@ export function anatomyOf({
     privileged: HostConfig.Privileged === true,
     readOnlyRoot: HostConfig.ReadonlyRootfs === true,
     capabilities: ((HostConfig.CapAdd ?? []) as string[]).map((name) => name.replace(/^CAP_/, '')).sort(),
+    dropsAll: ((HostConfig.CapDrop ?? []) as string[]).some((name) => name === 'ALL'),
+    unprotected: ((HostConfig.SecurityOpt ?? []) as string[]).filter((o) =>
+      /unconfined|label[:=]disable/.test(o),
+    ),
+    devices: ((HostConfig.Devices ?? []) as { PathOnHost: string }[]).map((d) => d.PathOnHost).sort(),
+    gpus: ((HostConfig.DeviceRequests ?? []) as { DeviceIDs?: string[]; Count?: number }[]).flatMap(
+      (r) => r.DeviceIDs ?? [`any ${r.Count ?? 0}`],
+    ),
     noNewPrivileges: ((HostConfig.SecurityOpt ?? []) as string[]).some((o) =>
       /^no-new-privileges(:true)?$/.test(o),
     ),
-    hostNamespaces: Object.entries(modes).flatMap(([name, mode]) => (mode === 'host' ? [name] : [])),
+    hostNamespaces: Object.entries(modes).flatMap(([name, mode]) =>
+      typeof mode === 'string' && (mode === 'host' || mode.startsWith('container:')) ? [name] : [],
+    ),
   };
 }

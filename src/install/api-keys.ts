@@ -21,6 +21,8 @@ const MAX_KEYS = 1000;
 const MIN_SECRET = 12;
 /** How many characters tell keys apart at least. */
 const MIN_HEAD = 4;
+/** And at most: nginx looks them up in a table with cells of 128 bytes. */
+const MAX_HEAD = 64;
 
 export const apiKeysFile = (site: Site, home: Home): string =>
   site.apiKeys === undefined ? home.apiKeysFile : resolve(home.root, site.apiKeys);
@@ -62,7 +64,8 @@ export async function readApiKeys(file: string): Promise<ApiKey[] | undefined> {
  * @throws {SealiftError} SITE_INVALID when too little would be left to be secret
  */
 export function tellApart(keys: readonly ApiKey[]): { prefix: number; heads: string[] } {
-  const longest = Math.min(...keys.map(({ key }) => key.replace(/=+$/, '').length)) - MIN_SECRET;
+  const shortest = Math.min(...keys.map(({ key }) => key.replace(/=+$/, '').length));
+  const longest = Math.min(shortest - MIN_SECRET, MAX_HEAD);
   for (let prefix = MIN_HEAD; prefix <= longest; prefix++) {
     const heads = keys.map(({ key }) => key.slice(0, prefix));
     if (new Set(heads.map((head) => head.toLowerCase())).size === keys.length) return { prefix, heads };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What a bundle asks of a host's GPUs and memory, from its inventory and the two documents that say more. */
+import type { ModelFile } from '../bundle/inventory.ts';
 import type { VerifiedBundle, VerifiedImage } from '../bundle/open.ts';
 import type { Service } from '../engines/index.ts';
 import { objectOf, parseJson } from '../json.ts';
@@ -10,8 +11,21 @@ import type { Site } from './site.ts';
 
 /** A config.json of a model, in bytes; the largest that were seen have 100,000. */
 const MAX_CONFIG_BYTES = 4 * 1024 * 1024;
-/** What an engine loads; shards are all of one model. */
-const WEIGHTS = /\.(safetensors|gguf|bin|pt|pth)$/i;
+/** What an engine loads, the first of these that there is; a folder may hold the same in another form, too. */
+const WEIGHTS = [/\.safetensors$/, /^[^/]+\.(bin|pt|pth)$/];
+
+/** Bytes of the weights that are served: of several GGUF files one, with its shards. */
+function weightBytes(service: Service, files: readonly ModelFile[]): number {
+  const named = service.command
+    .find((argument) => argument.endsWith('.gguf'))
+    ?.split('/')
+    .slice(3)
+    .join('/');
+  const stem = named?.replace(/-\d{5}-of-\d{5}\.gguf$/, '');
+  const gguf = files.filter(({ path }) => stem !== undefined && path.startsWith(stem));
+  const forms = [gguf, ...WEIGHTS.map((form) => files.filter(({ path }) => form.test(path)))];
+  return (forms.find((form) => form.length > 0) ?? []).reduce((sum, { size }) => sum + size, 0);
+}
 
 /** @throws {SealiftError} SITE_INVALID; CONTENT_MISMATCH, and what reading the medium throws */
 export async function askedOf(
@@ -24,11 +38,10 @@ export async function askedOf(
   const asked: AskedService[] = [];
   for (const service of services) {
     const model = inventory.models.find(({ name }) => name === service.model)!;
-    const weights = model.files.filter(({ path }) => WEIGHTS.test(path));
     asked.push({
       service,
       spec: inventory.services.find(({ name }) => name === service.name)!,
-      weights: weights.reduce((sum, { size }) => sum + size, 0),
+      weights: weightBytes(service, model.files),
       config: await configOf(
         bundle,
         model.files.find(({ path }) => path === 'config.json'),

@@ -6,8 +6,9 @@ import type { Emit } from '../events.ts';
 import type { Expected } from '../store/digest.ts';
 import { transferAll, TransferError } from '../store/transfer.ts';
 import type { Finding } from './audit.ts';
-import { absent, type Home } from './home.ts';
+import type { Home } from './home.ts';
 import type { Installed } from './kept-bundle.ts';
+import { readReceipts } from './receipt.ts';
 import { configsPath } from './steps/config.ts';
 import { filesUnder } from './release-folder.ts';
 
@@ -39,13 +40,18 @@ export async function auditFiles(
   for (const [folder, files] of folders) {
     const { problems, present } = await look(home, folder, files);
     findings.push(...problems);
-    for (const [inode, file] of present) if (!inodes.has(inode)) inodes.set(inode, file);
+    // An inode that must be two things at once is hashed for both, and one of them then differs.
+    for (const [inode, file] of present) inodes.set(`${inode} ${file.digest}`, file);
   }
   const all = [...inodes.values()];
   const bytes = all.reduce((sum, { size }) => sum + size, 0);
   emit({ type: 'stage', name: 'hashing what was placed', totalBytes: bytes });
   findings.push(...(await hash(home, all, bytes, emit, signal)));
-  findings.push(...(await strangeFolders(home, new Set(folders.keys()))));
+  const others = (await readReceipts(home)).flatMap(({ models, configs }) => [
+    ...models.map((m) => m.path),
+    configs?.path ?? '',
+  ]);
+  findings.push(...(await strangeFolders(home, new Set([...folders.keys(), ...others]))));
   return { findings, files: [...folders.values()].reduce((sum, list) => sum + list.length, 0), bytes };
 }
 
@@ -71,7 +77,7 @@ async function look(home: Home, folder: string, files: readonly Placed[]): Promi
   const problems: Finding[] = [];
   const present: [string, Placed][] = [];
   for (const file of files) {
-    const found = await lstat(home.path(file.path)).catch(absent);
+    const found = await lstat(home.path(file.path)).catch(() => undefined);
     const is = (problem: string): unknown => problems.push({ what: 'file', subject: file.path, problem });
     if (found === undefined) is('is gone');
     else if (!found.isFile()) is('is not a regular file any more');

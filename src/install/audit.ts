@@ -15,7 +15,7 @@ import { demandThreshold, judgeSignatures } from '../trust/verify.ts';
 import { auditFiles } from './audit-files.ts';
 import { EngineClient, type EngineContainer } from './engine-client.ts';
 import { isLoaded } from './gateway-control.ts';
-import { absent, type Home } from './home.ts';
+import type { Home } from './home.ts';
 import { readJournal } from './journal.ts';
 import { readInstalled, type Installed } from './kept-bundle.ts';
 import { receiptSignature } from './receipt.ts';
@@ -66,9 +66,16 @@ export async function audit(input: AuditInput): Promise<AuditReport> {
   const { home, emit = silent } = input;
   const names = input.release === undefined ? await home.releases() : [input.release];
   if (names.length === 0) await readInstalled(home); // says that nothing is
-  const releases = await Promise.all(names.map((name) => readInstalled(home, name)));
   const engine = await EngineClient.connect(input.socket);
-  const findings = [...(await unfinished(home)), ...(await papers(input, releases))];
+  const findings = await unfinished(home);
+  const releases: Installed[] = [];
+  for (const name of names) {
+    const read = await readInstalled(home, name).catch((error: unknown) => asSealiftError(error, name));
+    if (!(read instanceof Error)) releases.push(read);
+    else if (read.code === 'NOT_INSTALLED') throw read;
+    else findings.push({ what: 'bundle', subject: name, problem: read.message });
+  }
+  findings.push(...(await papers(input, releases)));
   emit({ type: 'stage', name: 'looking at images and containers' });
   findings.push(...(await images(engine, releases)));
   let running = 0;
@@ -170,6 +177,12 @@ async function rendered(
       subject: receipt.release,
       problem: 'the gateway has not read its files: sealift reload',
     });
+  if (running.length > 0 && (await engine.isInternal(`${receipt.gateway.project}_engines`)) !== true)
+    findings.push({
+      what: 'container',
+      subject: `network ${receipt.gateway.project}_engines`,
+      problem: 'leads out, and must not',
+    });
   const definitions = definitionsOf(again.files.get('compose.yaml')!.bytes.toString());
   return [...findings, ...(await containers(engine, receipt.gateway.project, definitions, again, running))];
 }
@@ -182,8 +195,9 @@ async function fileDrift(
   const subject = (name: string): string => join('releases', release, name);
   const findings: Finding[] = [];
   for (const [name, { bytes }] of wanted) {
-    const found = await readFile(join(folder, name)).catch(absent);
-    const problem = found === undefined ? 'is gone' : found.equals(bytes) ? undefined : DIFFERS;
+    const found = await readFile(join(folder, name)).catch(() => undefined);
+    const problem =
+      found === undefined ? 'is gone, or is no file' : found.equals(bytes) ? undefined : DIFFERS;
     if (problem !== undefined) findings.push({ what: 'configuration', subject: subject(name), problem });
   }
   for (const name of await strangers(folder, wanted))

@@ -15,6 +15,8 @@ export interface Diagnosis {
   detail: string;
   /** What to do; undefined when all is well. */
   advice?: string;
+  /** Reckoned, not known: an install goes on all the same, and its health check has the last word. */
+  estimate?: true;
 }
 
 /** What a bundle asks of a host beside what preflight looks at. */
@@ -41,6 +43,11 @@ const warning = (check: string, detail: string, advice: string): Diagnosis => ({
   outcome: 'warning',
   detail,
   advice,
+});
+/** A failure that the doctor reckons with, and cannot be sure of. */
+const likely = (check: string, detail: string, advice: string): Diagnosis => ({
+  ...failed(check, detail, advice),
+  estimate: true,
 });
 const failed = (check: string, detail: string, advice: string): Diagnosis => ({
   check,
@@ -138,7 +145,7 @@ function gpuHost(
   const least = needs.at(-1);
   const found: Diagnosis[] = [
     least !== undefined && compareVersions(driver, least) < 0
-      ? failed(
+      ? likely(
           'GPU driver',
           `${driver} is too old: the images have CUDA ${cudasOf(services)}, which needs ${least} or newer`,
           `carry in and install a driver from ${least.split('.')[0]} on, then restart the host`,
@@ -190,7 +197,12 @@ const cudasOf = (services: readonly AskedService[]): string =>
   [...new Set(services.flatMap(({ cuda }) => cuda ?? []))].sort().join(' and ');
 
 const listOf = (gpus: readonly Gpu[]): string =>
-  gpus.map(({ index, name, memory }) => `${index}: ${name}, ${formatBytes(memory)}`).join('; ');
+  gpus
+    .map(
+      ({ index, name, memory }) =>
+        `${index}: ${name}, ${memory === undefined ? 'memory unknown' : formatBytes(memory)}`,
+    )
+    .join('; ');
 
 /** Numbers between dots, one by one. */
 function compareVersions(a: string, b: string): number {
@@ -227,7 +239,7 @@ function gpuShares(gpus: readonly Gpu[], { services }: Asked): Diagnosis[] {
     );
   const names = new Set(wanted.map(({ gpu }) => gpuNamed(gpus, gpu)).filter((gpu) => gpu !== undefined));
   for (const { index, used, memory } of names)
-    if (used > MUCH_USED * memory)
+    if (memory !== undefined && used > MUCH_USED * memory)
       found.push(
         warning(
           'GPU in use',
@@ -258,7 +270,7 @@ function hostMemory({ service, weights }: AskedService, { memory }: HostFacts): 
   const said = `weights ${formatBytes(weights)}, RAM ${formatBytes(memory.available)} free of ${formatBytes(memory.total)}`;
   if (weights > memory.total)
     return [
-      failed(
+      likely(
         name,
         said,
         'the model does not fit into the RAM of this host: a smaller one, or one with fewer bits, or more RAM',
@@ -271,20 +283,21 @@ function hostMemory({ service, weights }: AskedService, { memory }: HostFacts): 
 
 function gpuMemory({ service, spec, weights, config, gpus }: AskedService, facts: HostFacts): Diagnosis[] {
   const found = gpus.flat().map((name) => gpuNamed(facts.gpus ?? [], name));
-  if (found.length === 0 || found.some((gpu) => gpu === undefined)) return []; // said already
+  if (found.length === 0 || found.some((gpu) => gpu?.memory === undefined)) return []; // said already, or unknown
   const { memory } = rowOf(spec);
+  if (memory.offload.some((option) => option in spec.options)) return []; // how much stays outside is not known
   const asked = (option: string | undefined): string | number | boolean | undefined =>
     option === undefined ? undefined : spec.options[option];
   const fraction = Number(asked(memory.fraction) ?? memory.defaultFraction);
   const kv = config && kvPerToken(config, kvNumberBytes(String(asked(memory.kvType) ?? 'auto')));
   const context = Number(asked(memory.context)) || (config && contextOf(config));
-  const smallest = Math.min(...found.map((gpu) => gpu!.memory));
+  const smallest = Math.min(...found.map((gpu) => gpu!.memory!));
   const fit = reckon({ weights, kv, context, gpus: service.gpus, memory: smallest, fraction });
   const sum = arithmetic(fit, { smallest, fraction, context, how: kv?.how, gpus: service.gpus });
   const name = `memory of ${service.name}`;
   if (fit.verdict === 'no')
     return [
-      failed(
+      likely(
         name,
         `the weights do not fit: ${sum}`,
         'more GPUs for the service (gpus in the manifest), larger ones, or a model with fewer bits',

@@ -12,44 +12,23 @@ import { SealiftError, type ErrorCode } from '../errors.ts';
 import { isImageRef } from '../bundle/inventory.ts';
 import { isDigest, type Digest } from '../store/digest.ts';
 import { anatomyOf, listOf, type Anatomy } from './anatomy.ts';
+import {
+  atLeast,
+  factsOf,
+  MANIFESTS_API,
+  MIN_API,
+  type EngineFacts,
+  type EngineInfo,
+  type StoreKind,
+} from './engine-facts.ts';
+
+export type { EngineFacts, StoreKind } from './engine-facts.ts';
 import { plainLine } from './text.ts';
 
 /** Limit for requests that are answered from memory, in milliseconds. Loading and removing have none. */
 const QUICK_MS = 60_000;
-/** Oldest engine API that is supported: Docker 20.10. */
-const MIN_API: ApiVersion = [1, 41];
-/** First API whose classic engines unpack zstd layers: Docker 23. */
-const ZSTD_API: ApiVersion = [1, 42];
-/** First API that says for each manifest of an image whether its content is there: Docker 28. */
-const MANIFESTS_API: ApiVersion = [1, 48];
-
 /** Label of containers that are made only to see whether an image's content is there. */
 const PROBE_LABEL = 'dev.sealift.probe';
-
-type ApiVersion = readonly [number, number];
-
-/**
- * `classic` engines know an image by the digest of its config, engines with the containerd store by the digest
- * of its manifest.
- */
-export type StoreKind = 'classic' | 'containerd';
-
-export interface EngineFacts {
-  version: string;
-  apiVersion: string;
-  store: StoreKind;
-  /** Such as `linux/amd64`. */
-  platform: string;
-  readsZstd: boolean;
-  /** Names of runtimes that containers can be run with. */
-  runtimes: readonly string[];
-  /** Version of control groups, `1` or `2`, when the engine says. */
-  cgroups: string | undefined;
-  /** Such as `apparmor`, `seccomp`, `selinux`, `rootless`. */
-  security: readonly string[];
-  /** The engine's data folder as the engine names it; may not exist here when the engine runs elsewhere. */
-  rootFolder: string;
-}
 
 export interface EngineImage {
   id: string;
@@ -279,6 +258,18 @@ export class EngineClient {
     );
   }
 
+  /** Whether a network leads nowhere; undefined when there is no such network. */
+  async isInternal(network: string): Promise<boolean | undefined> {
+    const found = (await this.#ask('looking at a network', () =>
+      this.#quick.getNetwork(network).inspect(),
+    )) as { Internal?: boolean } | undefined;
+    return found && found.Internal === true;
+  }
+
+  async signal(id: string, name: 'SIGHUP'): Promise<void> {
+    await this.#ask('sending a signal', () => this.#quick.getContainer(id).kill({ signal: name }));
+  }
+
   /** Command lines of the processes of a container by their numbers on the host; none when the engine cannot tell. */
   async processes(id: string): Promise<Map<string, string>> {
     const top = await this.#quick
@@ -346,14 +337,6 @@ export class EngineClient {
   }
 }
 
-interface EngineInfo {
-  Runtimes?: Record<string, unknown>;
-  CgroupVersion?: string;
-  SecurityOptions?: string[];
-  DriverStatus?: [string, string][];
-  DockerRootDir?: string;
-}
-
 /**
  * `host` and the rest are named because docker-modem otherwise takes them from DOCKER_HOST of the environment,
  * and would open a TCP connection.
@@ -366,28 +349,6 @@ function dockerAt(socketPath: string, timeout: number | undefined): Docker {
     protocol: 'http',
     ...(timeout === undefined ? {} : { timeout }),
   });
-}
-
-function factsOf(version: Docker.DockerVersion, info: EngineInfo): EngineFacts {
-  const containerd = (info.DriverStatus ?? []).some(
-    ([key, value]) => key === 'driver-type' && value === 'io.containerd.snapshotter.v1',
-  );
-  return {
-    version: plainLine(version.Version, 64),
-    apiVersion: plainLine(version.ApiVersion, 16),
-    store: containerd ? 'containerd' : 'classic',
-    platform: `${version.Os}/${version.Arch}`,
-    readsZstd: containerd || atLeast(version.ApiVersion, ZSTD_API),
-    runtimes: Object.keys(info.Runtimes ?? {}),
-    cgroups: info.CgroupVersion,
-    security: (info.SecurityOptions ?? []).map((option) => /^name=([^,]+)/.exec(option)?.[1] ?? option),
-    rootFolder: info.DockerRootDir ?? '',
-  };
-}
-
-function atLeast(version: string, [major, minor]: ApiVersion): boolean {
-  const [haveMajor = 0, haveMinor = 0] = version.split('.').map(Number);
-  return haveMajor > major || (haveMajor === major && haveMinor >= minor);
 }
 
 /** Engines answer 200 and then put errors into the stream, and some only as text (oci.md §1, dockerode notes). */

@@ -10,6 +10,7 @@ import { writeFileDurably } from '../store/files.ts';
 import type { EngineClient, EngineContainer } from './engine-client.ts';
 import { GATEWAY_TARGET } from './gateway.ts';
 import { absent } from './home.ts';
+import { PROMETHEUS } from './monitoring-names.ts';
 import { digestOfFiles } from './release.ts';
 import { filesUnder } from './release-folder.ts';
 import { gatewayService } from './targets/compose.ts';
@@ -17,6 +18,8 @@ import { plainLine } from './text.ts';
 
 const NGINX_MS = 30_000;
 const POLL_MS = 50;
+/** nginx's master waits 100 ms between its new workers and its old ones. */
+const BLIND_MS = 2000;
 
 /** The gateway's container in a project, running. @throws {SealiftError} SERVICE_UNHEALTHY */
 export async function gatewayContainer(
@@ -36,7 +39,11 @@ export async function gatewayContainer(
  * read is noted, because nginx does not tell.
  * @throws {SealiftError} GATEWAY_REFUSED with nginx's own words; then it goes on with what it had
  */
-export async function loadGateway(engine: EngineClient, container: string, folder: string): Promise<void> {
+export async function loadGateway(
+  engine: EngineClient,
+  { project, gateway: container }: { project: string; gateway: string },
+  folder: string,
+): Promise<void> {
   const loaded = await gatewayDigest(folder);
   const before = await workers(engine, container);
   for (const argument of [['-t'], ['-s', 'reload']]) {
@@ -45,6 +52,9 @@ export async function loadGateway(engine: EngineClient, container: string, folde
     if (code !== 0) throw refused(stderr);
   }
   await untilReplaced(engine, container, before);
+  // Prometheus reads its files again at this signal; Grafana looks at its own from time to time.
+  for (const { id, service, state } of await engine.containers(project))
+    if (service === PROMETHEUS && state === 'running') await engine.signal(id, 'SIGHUP');
   await writeFileDurably(loadedFile(folder), `${loaded}\n`);
 }
 
@@ -56,6 +66,7 @@ async function workers(engine: EngineClient, container: string): Promise<string[
 
 /** nginx answers at once and changes its workers a moment later; until then a key that was taken away is let in. */
 async function untilReplaced(engine: EngineClient, container: string, old: readonly string[]): Promise<void> {
+  if (old.length === 0) return sleep(BLIND_MS); // an engine that cannot list processes
   const end = performance.now() + NGINX_MS;
   for (;;) {
     const now = await workers(engine, container);
@@ -91,7 +102,7 @@ export const loadedFile = (folder: string): string => join(folder, 'gateway.load
 
 async function gatewayDigest(folder: string): Promise<Digest> {
   const names = (
-    await Promise.all(['gateway', 'secrets/gateway'].map((part) => filesUnder(folder, part)))
+    await Promise.all(['gateway', 'secrets/gateway', 'monitoring'].map((part) => filesUnder(folder, part)))
   ).flat();
   const read = names.map(async (name) => [name, { bytes: await readFile(join(folder, name)) }] as const);
   return digestOfFiles(await Promise.all(read));

@@ -6,8 +6,10 @@
  * and paths come from the engine rows; `quoted` guards all the same.
  */
 import { createHash } from 'node:crypto';
+import type { Inventory } from '../bundle/inventory.ts';
 import type { Service } from '../engines/index.ts';
 import { tellApart, type ApiKey } from './api-keys.ts';
+import { GRAFANA, GRAFANA_PATH, GRAFANA_PORT } from './monitoring-names.ts';
 import type { Site } from './site.ts';
 
 /** Inside the container: not below 1024, so that nginx needs no capability to bind. */
@@ -38,11 +40,16 @@ const ERRORS: readonly (readonly [status: number, message: string, type: string]
   [504, 'the model server took too long', 'server_error'],
 ];
 
-export function renderNginx(services: readonly Service[], site: Site): string {
+export function renderNginx(
+  services: readonly Service[],
+  site: Site,
+  monitoring?: Inventory['monitoring'],
+): string {
   const several = services.length > 1;
   const locations = [
     ...(several ? [modelsLocation(services)] : []),
     ...services.flatMap((service, i) => serviceLocations(service, i === 0 ? '' : undefined, several, site)),
+    ...(monitoring?.grafana === undefined ? [] : [grafanaLocation(site)]),
   ];
   return `# Written by sealift; a new install replaces it.
 daemon off;
@@ -90,8 +97,9 @@ ${indent(limitDirectives(site), 4)}
 ${indent(errorPages(), 4)}
 
 ${indent(locations.join('\n'), 4)}
-    # Strangers are counted too: what ends here passes the limits first.
+    # What ends here passes the limits first; return would come before them.
     location = /unauthorized { internal; try_files /nonexistent =401; }
+    location = /wrong-method { internal; try_files /nonexistent =405; }
     location / { try_files /nonexistent =404; }
   }
 }
@@ -113,6 +121,11 @@ map_hash_bucket_size 128;
 
 # Without what follows a question mark, which some clients put keys into.
 map $request_uri $asked_path { "~^(?<before_query>[^?]*)" $before_query; }
+
+map $http_upgrade $connection_upgrade {
+  default upgrade;
+  "" close;
+}
 
 # A key is looked up by its first characters, and then what it hashes to is compared, so that the time an answer
 # takes says nothing of the rest. There is no key in this file nor in the included one.
@@ -154,7 +167,8 @@ const limitZones = ({
   limits,
 }: Site): string => `limit_req_zone $api_key_name zone=key:${ZONE} rate=${limits.perKey.requestsPerMinute}r/m;
 limit_req_zone $binary_remote_addr zone=address:${ZONE} rate=${limits.perAddress.requestsPerMinute}r/m;
-limit_conn_zone $api_key_name zone=open:${ZONE};`;
+limit_conn_zone $api_key_name zone=open:${ZONE};
+limit_conn_zone $binary_remote_addr zone=connections:${ZONE};`;
 
 const limitDirectives = ({
   limits,
@@ -162,6 +176,7 @@ const limitDirectives = ({
 limit_req zone=address burst=${limits.perAddress.burst} nodelay;
 limit_req_status 429;
 limit_conn open ${limits.perKey.concurrent};
+limit_conn connections ${limits.perAddress.concurrent};
 limit_conn_status 429;`;
 
 const proxyDirectives = ({ limits }: Site): string => `client_max_body_size ${limits.bodyMiB}m;
@@ -200,15 +215,16 @@ function modelsLocation(services: readonly Service[]): string {
   }));
   return `location = ${MODELS} {
   if ($api_key_name = "") { rewrite ^ /unauthorized last; }
-  if ($request_method != GET) { return 405; }
-  return 200 '${JSON.stringify({ object: 'list', data })}';
-}`;
+  if ($request_method != GET) { rewrite ^ /wrong-method last; }
+  try_files /nonexistent @models;
+}
+location @models { return 200 '${JSON.stringify({ object: 'list', data })}'; }`;
 }
 
 function apiLocation(service: Service, prefix: string, path: string, method: string): string {
   return `location = ${quoted(prefix + path)} {
   if ($api_key_name = "") { rewrite ^ /unauthorized last; }
-  if ($request_method != ${method}) { return 405; }
+  if ($request_method != ${method}) { rewrite ^ /wrong-method last; }
   ${upstream(service, `${path}$is_args$args`)}
   include ${SECRETS_TARGET}/upstream-${service.name}.conf;
 }`;
@@ -217,6 +233,8 @@ function apiLocation(service: Service, prefix: string, path: string, method: str
 /** Open to all, so that load balancers can ask; it says nothing but ready or not. */
 function healthLocation(service: Service, prefix: string): string {
   return `location = ${quoted(`${prefix}/health`)} {
+  if ($request_method !~ ^(GET|HEAD)$) { rewrite ^ /wrong-method last; }
+  client_max_body_size 1k;
   ${upstream(service, service.healthPath)}
   proxy_method GET;
   proxy_pass_request_body off;
@@ -228,11 +246,25 @@ function healthLocation(service: Service, prefix: string): string {
 
 function metricsLocation(service: Service, prefix: string, site: Site): string {
   return `location = ${quoted(`${prefix}/metrics`)} {
+  client_max_body_size 1k;
 ${site.metrics.allow.map((network) => `  allow ${network};\n`).join('')}  deny all;
   ${upstream(service, service.metricsPath)}
   include ${SECRETS_TARGET}/upstream-${service.name}.conf;
 }`;
 }
+
+/** Grafana asks for a password of its own; here only the networks of site.yaml get as far as that. */
+const grafanaLocation = ({ monitoring }: Site): string => `location ^~ ${GRAFANA_PATH} {
+${monitoring.allow.map((network) => `  allow ${network};\n`).join('')}  deny all;
+  set $engine http://${GRAFANA}:${GRAFANA_PORT};
+  proxy_pass $engine;
+  proxy_set_header Host $http_host;
+  proxy_set_header X-Forwarded-Proto https;
+  proxy_set_header Upgrade $http_upgrade;
+  proxy_set_header Connection $connection_upgrade;
+  # A page with scripts of its own, unlike all else here.
+  add_header Strict-Transport-Security "max-age=31536000" always;
+}`;
 
 /** A variable in proxy_pass makes nginx resolve the name for each request instead of once at its start. */
 const upstream = (service: Service, path: string): string =>

@@ -3,7 +3,9 @@
  * Removes old releases with what only they need. Whatever another release uses stays, by the same rules as an uninstall:
  * hard links count the users of a blob.
  */
+import { SealiftError } from '../errors.ts';
 import type { Home } from './home.ts';
+import { readJournal } from './journal.ts';
 import { EngineClient } from './engine-client.ts';
 import { readReceipts, type Receipt } from './receipt.ts';
 import { RELEASE_LABEL } from './targets/compose.ts';
@@ -11,6 +13,11 @@ import { uninstall, type UninstallInput, type UninstallReport } from './uninstal
 
 /** Releases that a collection would remove: of each bundle all but the running or current one and the `keep` latest others. */
 export async function oldReleases(home: Home, socket: string, keep: number): Promise<string[]> {
+  const unfinished = await readJournal(home);
+  if (unfinished !== undefined)
+    throw new SealiftError('HOST_CHANGED', `an install of ${unfinished.release} is unfinished`, {
+      hint: 'run it again, or take it back: sealift uninstall',
+    });
   const receipts = await readReceipts(home);
   const engine = await EngineClient.connect(socket);
   const inUse = new Set([await home.current(), ...(await runningReleases(engine, receipts))]);
@@ -18,11 +25,20 @@ export async function oldReleases(home: Home, socket: string, keep: number): Pro
   return [...names].flatMap((name) =>
     receipts
       .filter(({ bundle, release }) => bundle.name === name && !inUse.has(release))
-      .toSorted((a, b) => (a.finishedAt < b.finishedAt ? 1 : -1))
+      .toSorted(byWorth(receipts.find(({ bundle, release }) => bundle.name === name && inUse.has(release))))
       .slice(keep)
       .map(({ release }) => release),
   );
 }
+
+/** What a rollback would go to comes first; releases newer than the running one were fled from. */
+const byWorth =
+  (running: Receipt | undefined) =>
+  (a: Receipt, b: Receipt): number => {
+    const fled = ({ finishedAt }: Receipt): number =>
+      Number(running !== undefined && finishedAt > running.finishedAt);
+    return fled(a) - fled(b) || (a.finishedAt < b.finishedAt ? 1 : -1);
+  };
 
 async function runningReleases(
   engine: EngineClient,
@@ -39,6 +55,6 @@ export async function collect(
   input: Omit<UninstallInput, 'release'>,
 ): Promise<UninstallReport[]> {
   const reports: UninstallReport[] = [];
-  for (const release of releases) reports.push(await uninstall({ ...input, release }));
+  for (const release of releases) reports.push(await uninstall({ ...input, release, idleOnly: true }));
   return reports;
 }

@@ -15,6 +15,7 @@ export function shareGpus(
   { gpus }: Pick<Site, 'gpus'>,
 ): Map<string, string[][]> {
   const given = new Set(Object.values(gpus).flat());
+  demandClear(services, gpus);
   let next = 0;
   const free = (): string => {
     while (given.has(String(next))) next++;
@@ -29,6 +30,24 @@ export function shareGpus(
       return [service.name, chunks(all, service.gpus, service.replicas)];
     }),
   );
+}
+
+/** A UUID may be any of the numbers that silent services would get, and one GPU twice in a service is a slip. */
+function demandClear(services: readonly Sharer[], gpus: Site['gpus']): void {
+  const silent = services.find(({ name, gpus: count }) => count > 0 && gpus[name] === undefined);
+  for (const { name } of services) {
+    const own = gpus[name] ?? [];
+    const problem =
+      new Set(own).size < own.length
+        ? `gives service ${name} one GPU twice`
+        : silent !== undefined && own.some((gpu) => gpu.startsWith('GPU-'))
+          ? `names GPUs of ${name} by UUID, and none for ${silent.name}`
+          : undefined;
+    if (problem !== undefined)
+      throw new SealiftError('SITE_INVALID', `site.yaml ${problem}`, {
+        hint: 'with UUIDs, say for every service which GPUs it gets: nvidia-smi -L lists them',
+      });
+  }
 }
 
 const chunks = (all: readonly string[], size: number, count: number): string[][] =>

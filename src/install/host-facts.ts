@@ -13,8 +13,8 @@ export interface Gpu {
   index: string;
   uuid: string;
   name: string;
-  /** Bytes. */
-  memory: number;
+  /** Bytes; undefined where the driver does not say, as of GPUs that share the memory of the host. */
+  memory: number | undefined;
   /** Bytes that somebody uses already. */
   used: number;
   persistence: boolean;
@@ -97,14 +97,13 @@ async function readGpus(path: string): Promise<Gpu[] | undefined> {
     const [index, uuid, name, total, used, persistence] = line
       .split(',')
       .map((part) => plainLine(part.trim(), 100));
-    if (index === undefined || uuid === undefined || name === undefined || !/^\d+$/.test(total ?? ''))
-      return [];
+    if (index === undefined || uuid === undefined || name === undefined) return [];
     return [
       {
         index,
         uuid,
         name,
-        memory: Number(total) * MIB,
+        memory: /^\d+$/.test(total ?? '') ? Number(total) * MIB : undefined,
         used: (Number(used) || 0) * MIB,
         persistence: persistence === 'Enabled',
       },

@@ -168,7 +168,7 @@ export async function examineHost(
   bundle: VerifiedBundle | undefined,
   input: PlanInput,
 ): Promise<readonly SealiftError[]> {
-  const findings = new Findings(input.emit ?? silent);
+  const findings = new Findings(input.emit ?? silent, true);
   if (bundle !== undefined) {
     await preflight(bundle, input, await Store.open(input.home.root), findings);
     return findings.failures;

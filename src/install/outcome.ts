@@ -157,7 +157,7 @@ function serving({
   services,
   site,
   smoke,
-}: ReceiptInput): Pick<Receipt, 'services' | 'gateway' | 'smoke'> {
+}: ReceiptInput): Pick<Receipt, 'services' | 'gateway' | 'monitoring' | 'smoke'> {
   const running = services.map(({ name, engine, image, model, servedModel, replicas }) => ({
     name,
     engine,
@@ -177,6 +177,7 @@ function serving({
       url: `https://${hostName}${listen.port === 443 ? '' : `:${listen.port}`}`,
       apiKeys: apiKeysFile(site, world.home),
     },
+    ...(bundle.inventory.monitoring && { monitoring: bundle.inventory.monitoring }),
     smoke: [...smoke],
   };
 }

@@ -246,6 +246,7 @@ async function stackSteps(
     services: stack.services,
     imageIds,
     gatewayImage: inventory.gateway!.image,
+    monitoring: inventory.monitoring,
     replaces,
     readyTimeoutSeconds: input.readyTimeoutSeconds,
   });

@@ -30,10 +30,13 @@ const RESERVE = 4 * 1024 * 1024;
 /** Runs checks one after the other and remembers what failed. */
 export class Findings {
   readonly #emit: Emit;
+  readonly #estimates: boolean;
   readonly #failed: SealiftError[] = [];
 
-  constructor(emit: Emit) {
+  /** @param estimates whether what is only reckoned counts as a failure */
+  constructor(emit: Emit, estimates = false) {
     this.#emit = emit;
+    this.#estimates = estimates;
   }
 
   /** @param make returns one line of evidence, or a value with one; undefined comes back after a failure */
@@ -56,8 +59,9 @@ export class Findings {
   }
 
   /** What the doctor found; an illness is a failure. */
-  add({ check, outcome, detail, advice }: Diagnosis): void {
+  add({ check, outcome: found, detail, advice, estimate }: Diagnosis): void {
     const more = advice === undefined ? {} : { advice };
+    const outcome = found === 'failed' && estimate && !this.#estimates ? 'warning' : found;
     this.#emit({ type: 'check', name: check, outcome, detail, ...more });
     if (outcome === 'failed')
       this.#failed.push(

@@ -5,7 +5,7 @@
  */
 import { readFile, rm } from 'node:fs/promises';
 import * as z from 'zod';
-import { DigestSchema, Name, Size, Version } from '../bundle/inventory.ts';
+import { DigestSchema, MonitoringSpec, Name, Size, Version } from '../bundle/inventory.ts';
 import { SealiftError } from '../errors.ts';
 import { parseJson } from '../json.ts';
 import { writeFileDurably } from '../store/files.ts';
@@ -109,6 +109,7 @@ export const Receipt = z.strictObject({
       apiKeys: z.string().describe('Path of the file with the keys'),
     })
     .optional(),
+  monitoring: MonitoringSpec.optional().describe('Images of the containers that watch the others'),
   smoke: z.array(z.strictObject({ service: Name, model: z.string(), answer: z.string() })),
   startedAt: z.iso.datetime(),
   finishedAt: z.iso.datetime(),

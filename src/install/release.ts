@@ -16,6 +16,7 @@ import { absent, releaseName, type Home } from './home.ts';
 import type { Site } from './site.ts';
 import { configFile, projectName, renderCompose } from './targets/compose.ts';
 import { configsPath } from './steps/config.ts';
+import { renderMonitoring } from './monitoring.ts';
 import { renderRunbook } from './runbook.ts';
 import type { TlsFiles } from './tls.ts';
 
@@ -37,6 +38,8 @@ export interface ReleaseSpec {
 export interface ReleaseSecrets {
   apiKeys: readonly ApiKey[];
   engineKeys: ReadonlyMap<string, string>;
+  /** Password of Grafana's user admin. */
+  grafana: string;
 }
 
 export interface RenderedFile {
@@ -55,7 +58,7 @@ export function renderRelease(spec: ReleaseSpec, secrets: ReleaseSecrets): Map<s
   const files = new Map<string, RenderedFile>();
   const put = (name: string, bytes: string | Buffer, mode: number): unknown =>
     files.set(name, { bytes: Buffer.from(bytes), mode });
-  put('gateway/nginx.conf', renderNginx(spec.services, spec.site), 0o644);
+  put('gateway/nginx.conf', renderNginx(spec.services, spec.site, spec.inventory.monitoring), 0o644);
   put('secrets/gateway/tls.crt', spec.tls.certificate, 0o600);
   put('secrets/gateway/tls.key', spec.tls.key, 0o600);
   put('secrets/gateway/api-keys.conf', renderApiKeys(secrets.apiKeys), 0o600);
@@ -64,7 +67,11 @@ export function renderRelease(spec: ReleaseSpec, secrets: ReleaseSecrets): Map<s
     put(`secrets/gateway/upstream-${service.name}.conf`, renderUpstream(key), 0o600);
     for (const [i, { content }] of service.files.entries()) put(configFile(service.name, i), content, 0o644);
     put(envFile(service.name), `${service.keyVariable}=${key}\n`, 0o600);
+    if (spec.inventory.monitoring !== undefined) put(`secrets/monitoring/${service.name}.key`, key, 0o600);
   }
+  for (const [name, text] of renderMonitoring({ ...spec, expires: spec.tls.expires })) put(name, text, 0o644);
+  if (spec.inventory.monitoring?.grafana !== undefined)
+    put('secrets/monitoring/grafana-admin', secrets.grafana, 0o600);
   put('compose.yaml', compose(spec, files), 0o644);
   put('RUNBOOK.md', renderRunbook(spec), 0o644);
   return files;
@@ -75,7 +82,7 @@ const envFile = (service: string): string => `secrets/${service}.env`;
 
 /** What can change while everything runs: what the gateway is told to read again, and what people read. */
 export const isForGateway = (name: string): boolean =>
-  /^(secrets\/)?gateway\//.test(name) || name === 'RUNBOOK.md';
+  /^(secrets\/)?gateway\/|^monitoring\//.test(name) || name === 'RUNBOOK.md';
 
 export function digestOfFiles(files: Iterable<readonly [name: string, { bytes: Buffer }]>): Digest {
   return digestOf(canonicalJson([...files].map(([name, { bytes }]) => [name, digestOf(bytes)])));
@@ -98,6 +105,7 @@ function compose(spec: ReleaseSpec, files: ReadonlyMap<string, RenderedFile>): s
     services: spec.services,
     imageIds: spec.imageIds,
     gatewayImage: inventory.gateway!.image,
+    monitoring: inventory.monitoring,
     site: spec.site,
     modelFolders: new Map([...spec.modelPaths].map(([name, path]) => [name, home.path(path)])),
     configFolder: home.path(configsPath(inventory.configs)),
@@ -108,6 +116,12 @@ function compose(spec: ReleaseSpec, files: ReadonlyMap<string, RenderedFile>): s
 }
 
 export const newEngineKey = (): string => randomBytes(32).toString('hex');
+
+/** The password that Grafana was given; a new one when it has none yet. */
+export async function grafanaPassword(folder: string): Promise<string> {
+  const text = await readFile(join(folder, 'secrets/monitoring/grafana-admin'), 'utf8').catch(absent);
+  return text ?? newEngineKey().slice(0, 24);
+}
 
 /** The keys that a release's engines were given, by service; a service that has none yet is not in the map. */
 export async function readEngineKeys(

@@ -10,10 +10,13 @@ import { EngineClient } from './engine-client.ts';
 import { gatewayContainer, isLoaded, loadedFile, loadGateway } from './gateway-control.ts';
 import { absent, type Home } from './home.ts';
 import { readJournal } from './journal.ts';
-import { readInstalled } from './kept-bundle.ts';
+import { readInstalled, type Installed } from './kept-bundle.ts';
 import { readReceipts } from './receipt.ts';
-import { writeFiles } from './release-folder.ts';
+import { isThere, putFiles } from './release-folder.ts';
 import { isForGateway, type RenderedFile } from './release.ts';
+import { renderApiKeys } from './gateway.ts';
+import { readSite } from './site.ts';
+import { apiKeysFile, readApiKeys } from './api-keys.ts';
 import { installNeeded, rerender } from './rerender.ts';
 import { RELEASE_LABEL } from './targets/compose.ts';
 
@@ -22,6 +25,8 @@ export interface ReloadInput {
   /** Path of the engine's unix socket. */
   socket: string;
   now: Date;
+  /** Only the clients' keys: a certificate that has ended, say, must not keep a key in that is to go. */
+  only?: 'keys';
 }
 
 export interface ReloadReport {
@@ -31,15 +36,15 @@ export interface ReloadReport {
   changed: string[];
   /** Names of the keys that are let in from now on. */
   keys: string[];
-  /** Until when the certificate is valid. */
-  expires: Date;
+  /** Until when the certificate is valid; undefined when only keys were read. */
+  expires: Date | undefined;
 }
 
 /**
  * @throws {SealiftError} NOT_INSTALLED, LOCKED, SITE_MISSING, SITE_INVALID, TLS_INVALID, ENGINE_NOT_RUNNING;
  *   INSTALL_NEEDED when containers would have to be made anew; GATEWAY_REFUSED, and the gateway goes on as it was
  */
-export async function reload({ home, socket, now }: ReloadInput): Promise<ReloadReport> {
+export async function reload({ home, socket, now, only }: ReloadInput): Promise<ReloadReport> {
   const unlock = await home.lock('reload');
   try {
     const unfinished = await readJournal(home);
@@ -50,17 +55,34 @@ export async function reload({ home, socket, now }: ReloadInput): Promise<Reload
     if (gateway === undefined)
       throw new SealiftError('NOT_INSTALLED', `${release} has no services, and so no gateway`);
     const { id } = await gatewayContainer(engine, gateway.project, installed.receipt.services);
-    const { files: wanted, keyNames: keys, tls } = await rerender(home, installed, now);
+    const { wanted, keys, expires } =
+      only === 'keys' ? await keysAlone(home) : await everything(home, installed, now);
     const folder = home.releaseFolder(release);
     const changed = await differing(folder, wanted);
     const beyond = changed.find((name) => !isForGateway(name));
     if (beyond !== undefined) throw installNeeded(`${beyond} would change`);
     if (changed.length > 0 || !(await isLoaded(folder)))
-      await replace(folder, wanted, () => loadGateway(engine, id, folder));
-    return { schema: 'sealift/reload/v1', release, changed, keys, expires: tls.expires };
+      await replace(folder, wanted, () =>
+        loadGateway(engine, { project: gateway.project, gateway: id }, folder),
+      );
+    return { schema: 'sealift/reload/v1', release, changed, keys, expires };
   } finally {
     await unlock();
   }
+}
+
+type Wanted = Pick<ReloadReport, 'keys' | 'expires'> & { wanted: Map<string, RenderedFile> };
+
+async function everything(home: Home, installed: Installed, now: Date): Promise<Wanted> {
+  const { files, keyNames, tls } = await rerender(home, installed, now);
+  return { wanted: files, keys: keyNames, expires: tls.expires };
+}
+
+async function keysAlone(home: Home): Promise<Wanted> {
+  const apiKeys = (await readApiKeys(apiKeysFile(await readSite(home), home))) ?? [];
+  const bytes = Buffer.from(renderApiKeys(apiKeys));
+  const wanted = new Map([['secrets/gateway/api-keys.conf', { bytes, mode: 0o600 }]]);
+  return { wanted, keys: apiKeys.map(({ name }) => name), expires: undefined };
 }
 
 /** The release whose gateway runs; `current` may name one of another bundle. Undefined when none does. */
@@ -74,8 +96,7 @@ async function servingRelease(home: Home, engine: EngineClient): Promise<string 
 
 async function differing(folder: string, wanted: ReadonlyMap<string, RenderedFile>): Promise<string[]> {
   const names: string[] = [];
-  for (const [name, { bytes }] of wanted)
-    if (!(await readFile(join(folder, name)).catch(absent))?.equals(bytes)) names.push(name);
+  for (const [name, file] of wanted) if (!(await isThere(join(folder, name), file))) names.push(name);
   return names;
 }
 
@@ -91,11 +112,11 @@ async function replace(
     if (bytes !== undefined) before.set(name, { bytes, mode });
   }
   await rm(loadedFile(folder), { force: true });
-  await writeFiles(folder, wanted);
+  await putFiles(folder, wanted);
   try {
     await load();
   } catch (error) {
-    await writeFiles(folder, before);
+    await putFiles(folder, before);
     throw error;
   }
 }

@@ -5,7 +5,13 @@ import { SealiftError } from '../errors.ts';
 import { apiKeysFile, readApiKeys } from './api-keys.ts';
 import type { Home } from './home.ts';
 import type { Installed } from './kept-bundle.ts';
-import { readEngineKeys, renderRelease, type ReleaseSpec, type RenderedFile } from './release.ts';
+import {
+  grafanaPassword,
+  readEngineKeys,
+  renderRelease,
+  type ReleaseSpec,
+  type RenderedFile,
+} from './release.ts';
 import { readSite, type Site } from './site.ts';
 import { readTls, type TlsFiles } from './tls.ts';
 
@@ -52,7 +58,8 @@ export async function rerender(home: Home, installed: Installed, now: Date): Pro
     });
   const engineKeys = await readEngineKeys(home.releaseFolder(installed.receipt.release), spec.services);
   if (engineKeys.size < spec.services.length) throw installNeeded('a key between gateway and engine is gone');
-  const files = renderRelease(spec, { apiKeys, engineKeys });
+  const grafana = await grafanaPassword(home.releaseFolder(installed.receipt.release));
+  const files = renderRelease(spec, { apiKeys, engineKeys, grafana });
   return { files, services: spec.services, engineKeys, site, tls, keyNames: apiKeys.map(({ name }) => name) };
 }
 

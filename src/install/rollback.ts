@@ -17,12 +17,13 @@ import { EngineClient } from './engine-client.ts';
 import type { Home } from './home.ts';
 import { readHostKey } from './host-key.ts';
 import { composeFinder } from './host.ts';
-import { Journal, readJournal } from './journal.ts';
+import { Journal, readJournal, type JournalState } from './journal.ts';
 import { readInstalled, type Installed } from './kept-bundle.ts';
 import type { PlanInput } from './look.ts';
 import type { Override } from './override.ts';
 import { checkPort } from './preflight.ts';
-import { readReceipts, type Receipt } from './receipt.ts';
+import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
+import { dropCopy } from './release-folder.ts';
 import { specOf } from './rerender.ts';
 import { readSite } from './site.ts';
 import type { Step, World } from './step.ts';
@@ -33,9 +34,12 @@ import { configsPath } from './steps/config.ts';
 import { ReturnStep, ServiceStep } from './steps/service.ts';
 import { RELEASE_LABEL } from './targets/compose.ts';
 import { readTls } from './tls.ts';
+import { demandStanding } from './trust-state.ts';
 
 export interface RollbackInput extends PlanInput {
   policy: TrustPolicy;
+  /** The host's time, by which signatures are judged: never before one that was seen. */
+  judged: Date;
   /** The release to go back to; by default the one that was installed last before the current one. */
   release?: string;
   /** Why, for the receipt. */
@@ -59,8 +63,10 @@ export interface RollbackPlan {
 export async function planRollback(input: RollbackInput): Promise<RollbackPlan> {
   const { home, emit = silent } = input;
   const engine = await EngineClient.connect(input.socket);
+  const left = await readJournal(home);
   const current = await demandCurrent(home);
-  const installed = await readInstalled(home, await targetOf(input, current));
+  const installed = await readInstalled(home, left?.release ?? (await targetOf(input, current)));
+  demandNoOther(left, installed.receipt);
   judge(installed, input);
   const store = await Store.open(home.root);
   const compose = composeFinder(input);
@@ -84,17 +90,23 @@ export async function planRollback(input: RollbackInput): Promise<RollbackPlan> 
 }
 
 async function demandCurrent(home: Home): Promise<Receipt> {
-  const unfinished = await readJournal(home);
-  if (unfinished !== undefined)
-    throw new SealiftError('HOST_CHANGED', `an install of ${unfinished.release} is unfinished`, {
-      hint: 'sealift uninstall takes it back; what ran before it goes on running',
-    });
-  return (await readInstalled(home)).receipt;
+  const release = await home.current();
+  const receipt = release === undefined ? undefined : await readReceipt(home, release);
+  if (receipt !== undefined) return receipt;
+  throw new SealiftError('NOT_INSTALLED', `nothing is current in ${home.root}`, { hint: 'sealift status' });
+}
+
+/** A rollback that was broken off goes on; what is unfinished otherwise comes first. */
+function demandNoOther(left: JournalState | undefined, { release, bundle }: Receipt): void {
+  if (left === undefined || (left.release === release && left.bundle === bundle.digest)) return;
+  throw new SealiftError('HOST_CHANGED', `an install of ${left.release} is unfinished`, {
+    hint: 'run it again, or take it back: sealift uninstall',
+  });
 }
 
 async function targetOf({ home, release }: RollbackInput, current: Receipt): Promise<string> {
   const others = (await readReceipts(home)).filter(
-    (r) => r.bundle.name === current.bundle.name && r.release !== current.release,
+    (r) => r.bundle.name === current.bundle.name && r.finishedAt < current.finishedAt,
   );
   const last = others.toSorted((a, b) => (a.finishedAt < b.finishedAt ? 1 : -1))[0];
   const wanted = release ?? last?.release;
@@ -102,14 +114,14 @@ async function targetOf({ home, release }: RollbackInput, current: Receipt): Pro
   throw new SealiftError(
     'NOT_INSTALLED',
     wanted === undefined
-      ? `there is no other release of ${current.bundle.name} here`
+      ? `no release of ${current.bundle.name} from before ${current.release} is here`
       : `${wanted} is current already`,
     { hint: 'an older one can be installed from its medium: sealift install BUNDLE --allow-downgrade WHY' },
   );
 }
 
-function judge({ receipt, inventory, sums, slots }: Installed, { policy, now }: RollbackInput): void {
-  demandThreshold(judgeSignatures(sums, slots, policy, now()), policy);
+function judge({ receipt, inventory, sums, slots }: Installed, { policy, judged }: RollbackInput): void {
+  demandThreshold(judgeSignatures(sums, slots, policy, judged), policy);
   checkPolicy(subjectOf(inventory, receipt.bundle.digest), policy, undefined);
 }
 
@@ -132,6 +144,14 @@ async function demandWhole({ receipt, inventory }: Installed, { home, store, eng
     details: gone,
     hint: 'install it from its medium: sealift install BUNDLE --allow-downgrade WHY',
   });
+}
+
+/** What runs now; a rollback that was broken off noted it before it touched the containers. */
+async function replacedBy({ home, engine }: World, project: string): Promise<string | undefined> {
+  for (const { record } of (await readJournal(home))?.entries ?? [])
+    if (record.kind === 'return' && record.project === project) return record.release;
+  const running = new Set((await engine.containers(project)).map((c) => c.labels[RELEASE_LABEL]));
+  return (await readReceipts(home)).find(({ release }) => running.has(release))?.release;
 }
 
 interface Parts {
@@ -157,8 +177,7 @@ async function listSteps(
   await checkPort(engine, site, project);
   const tls = await readTls(site, home, input.now());
   const spec = specOf(home, installed, site, tls);
-  const running = new Set((await engine.containers(project)).map((c) => c.labels[RELEASE_LABEL]));
-  const replaces = (await readReceipts(home)).find(({ release }) => running.has(release))?.release;
+  const replaces = await replacedBy(world, project);
   const services = new ServiceStep(world, {
     project,
     release: receipt.release,
@@ -166,6 +185,7 @@ async function listSteps(
     services: spec.services,
     imageIds: spec.imageIds as ReadonlyMap<string, Digest>,
     gatewayImage: receipt.gateway.image,
+    monitoring: installed.inventory.monitoring,
     replaces,
     readyTimeoutSeconds: input.readyTimeoutSeconds,
   });
@@ -189,12 +209,19 @@ async function apply(
   const unlock = await home.lock('rollback');
   try {
     world.emit = options.emit;
+    await demandStanding(home, input.policy);
+    const left = await readJournal(home);
+    demandNoOther(left, receipt);
     if ((await demandCurrent(home)).release !== current.release)
       throw new SealiftError('HOST_CHANGED', 'another release became current since the plan was made', {
         hint: 'run the same command again, and look at the new plan',
       });
     await home.prepare();
-    const journal = Journal.fresh(home, receipt.bundle.digest, receipt.release, input.now());
+    if (left === undefined) await dropCopy(home, receipt.release); // of a kill right after a success
+    const journal =
+      left === undefined
+        ? Journal.fresh(home, receipt.bundle.digest, receipt.release, input.now())
+        : new Journal(home, left);
     const outcomes = { list: [], brought: new Set<string>(), startedAt: input.now() };
     const { release } = receipt;
     return await carryOut(

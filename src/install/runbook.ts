@@ -3,6 +3,8 @@
 import type { Inventory } from '../bundle/inventory.ts';
 import type { Service } from '../engines/index.ts';
 import { apiKeysFile } from './api-keys.ts';
+import { alertsOf } from './monitoring.ts';
+import { PROMETHEUS } from './monitoring-names.ts';
 import { releaseName, type Home } from './home.ts';
 import type { Site } from './site.ts';
 import { containersOf, gatewayService, projectName } from './targets/compose.ts';
@@ -12,6 +14,7 @@ export interface RunbookInput {
   inventory: Inventory;
   site: Site;
   services: readonly Service[];
+  tls: { expires: Date };
 }
 
 const urlOf = ({ hostName, listen }: Site): string =>
@@ -28,6 +31,7 @@ export function renderRunbook(input: RunbookInput): string {
     ...whatRuns(input),
     ...daily(input, at),
     ...changes(input, at),
+    ...alerts(input),
     ...trouble(input),
   ].join('\n');
 }
@@ -59,6 +63,9 @@ function daily({ inventory, site, services }: RunbookInput, at: string): string[
   const gateway = containerName(inventory.name, gatewayService(services));
   const [first] = services;
   const engine = containerName(inventory.name, first === undefined ? 'SERVICE' : containersOf(first)[0]!);
+  const all = [...services.flatMap(containersOf), gatewayService(services)]
+    .map((name) => containerName(inventory.name, name))
+    .join(' ');
   return [
     '## Every day',
     '',
@@ -71,10 +78,7 @@ function daily({ inventory, site, services }: RunbookInput, at: string): string[
       `docker logs --since 1h ${engine}`,
       `docker logs --since 1h ${gateway}     # a line of JSON for each request: key's name, path, status, seconds`,
     ]),
-    ...section('Stop, and start again', [
-      `docker stop ${engine} ${gateway}`,
-      `docker start ${engine} ${gateway}`,
-    ]),
+    ...section('Stop, and start again', [`docker stop ${all}`, `docker start ${all}`]),
     'After a restart of the host or of Docker all containers that were not stopped by hand start by themselves. A large model takes minutes to load; until then `/health` answers 502 or 503.',
     '',
   ];
@@ -112,6 +116,26 @@ const section = (title: string, commands: readonly string[]): string[] => [
   '```',
   '',
 ];
+
+function alerts({ home, inventory, site, services, tls }: RunbookInput): string[] {
+  if (inventory.monitoring === undefined) return [];
+  const all = new Map(alertsOf({ inventory, services, expires: tls.expires }).map((a) => [a.alert, a]));
+  return [
+    '## Alerts',
+    '',
+    '| alert | meaning | what to do |',
+    '| --- | --- | --- |',
+    ...[...all.values()].map(
+      ({ alert, annotations }) =>
+        `| ${alert} | ${annotations.summary.replace(/^[^:]+: /, '')} | ${annotations.action} |`,
+    ),
+    '',
+    inventory.monitoring.grafana === undefined
+      ? `Prometheus shows what is firing: docker exec ${containerName(inventory.name, PROMETHEUS)} promtool query instant http://127.0.0.1:9090 ALERTS`
+      : `Grafana is at ${urlOf(site)}/grafana/ for the networks under \`monitoring\` in site.yaml: user admin, password in \`${home.path('current/secrets/monitoring/grafana-admin')}\`.`,
+    '',
+  ];
+}
 
 function trouble({ home, inventory, services }: RunbookInput): string[] {
   const gateway = containerName(inventory.name, gatewayService(services));

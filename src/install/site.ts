@@ -43,13 +43,14 @@ const Rate = z.strictObject({
   burst: count(10_000).default(100),
 });
 
-const PerKey = Rate.extend({
-  concurrent: count(10_000).default(64).describe('Requests under way at a time'),
-});
+const concurrent = (usual: number): z.ZodDefault<z.ZodNumber> =>
+  count(10_000).default(usual).describe('Requests under way at a time');
 
 const Limits = z.strictObject({
-  perKey: PerKey.prefault({}),
-  perAddress: Rate.prefault({}).describe('Counts requests without a key, too'),
+  perKey: Rate.extend({ concurrent: concurrent(64) }).prefault({}),
+  perAddress: Rate.extend({ concurrent: concurrent(256) })
+    .prefault({})
+    .describe('Counts requests without a key, too'),
   bodyMiB: count(4096)
     .default(64)
     .describe('Largest request, in MiB; images and long contexts are inlined into requests'),
@@ -90,6 +91,10 @@ export const Site = z.strictObject({
     .record(Name, z.array(Gpu).max(1024))
     .default({})
     .describe('Which GPUs a service gets, by number or UUID; the others get the lowest that are left'),
+  monitoring: z
+    .strictObject({ allow: z.array(Network).max(64).default([]) })
+    .prefault({})
+    .describe('Networks that may open Grafana, under /grafana/; nobody by default'),
   limits: Limits.prefault({}).describe('More than this is answered with 429, or with 413'),
 });
 export type Site = z.infer<typeof Site>;

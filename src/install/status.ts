@@ -6,7 +6,7 @@ import type { Digest } from '../store/digest.ts';
 import { EngineClient, type EngineContainer } from './engine-client.ts';
 import type { Home } from './home.ts';
 import { readJournal } from './journal.ts';
-import { containersOf } from './targets/compose.ts';
+import { imagesOf } from './targets/compose.ts';
 import { readReceipt, receiptSignature, type Receipt, type ReceiptSignature } from './receipt.ts';
 
 export interface ServiceStatus {
@@ -84,12 +84,11 @@ export function signatureDrift({ state, key }: ReceiptSignature): string[] {
 }
 
 /** Compose services of a receipt with the image each must run. */
-function expectedServices({ services, gateway, images }: Receipt): [string, Digest][] {
+function expectedServices({ services, gateway, monitoring, images }: Receipt): [string, Digest][] {
+  if (gateway === undefined) return [];
   const id = (name: string): Digest => images.find((image) => image.name === name)!.id;
-  const engines = services.flatMap(({ name, image, replicas = 1 }) =>
-    containersOf({ name, replicas }).map((container): [string, Digest] => [container, id(image)]),
-  );
-  return gateway === undefined ? engines : [...engines, [gateway.service, id(gateway.image)]];
+  const all = services.map((service) => ({ ...service, replicas: service.replicas ?? 1 }));
+  return imagesOf(all, gateway.image, monitoring).map(([container, image]) => [container, id(image)]);
 }
 
 function statusOf(

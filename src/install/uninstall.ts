@@ -18,6 +18,7 @@ import { composeFinder } from './host.ts';
 import { Journal, readJournal } from './journal.ts';
 import { sweepBundles } from './kept-bundle.ts';
 import { readReceipt, readReceipts, removeReceipt, type Receipt } from './receipt.ts';
+import { dropCopy } from './release-folder.ts';
 import type { World } from './step.ts';
 import { RELEASE_LABEL } from './targets/compose.ts';
 import { rollBack, takeBack } from './undo.ts';
@@ -31,6 +32,8 @@ export interface UninstallInput {
   compose?: string;
   /** The release to remove; by default what an unfinished install left, and the current one when there is none. */
   release?: string;
+  /** Refuses a release that runs, or is current: for whoever collects what nobody uses. */
+  idleOnly?: boolean;
   /** Demands that there is an unfinished install, so that nothing else can be removed. */
   unfinishedOnly?: boolean;
   emit?: Emit;
@@ -65,7 +68,7 @@ export async function uninstall(input: UninstallInput): Promise<UninstallReport>
     if (unfinished !== undefined) await rollBack(new Journal(home, unfinished), world, undefined);
     if (input.release === undefined && (unfinished !== undefined || input.unfinishedOnly))
       return onlyTakenBack(unfinished?.release, home);
-    const report = await removeRelease(input.release, world);
+    const report = await removeRelease(input.release, world, input.idleOnly ?? false);
     return { ...report, takenBack: unfinished?.release };
   } finally {
     await unlock();
@@ -81,6 +84,7 @@ function onlyTakenBack(takenBack: string | undefined, home: Home): UninstallRepo
 async function removeRelease(
   wanted: string | undefined,
   world: World,
+  idleOnly: boolean,
 ): Promise<Omit<UninstallReport, 'takenBack'>> {
   const { home } = world;
   const release = wanted ?? (await home.current());
@@ -93,6 +97,10 @@ async function removeRelease(
       there.length === 0 ? {} : { hint: `releases here: ${there.join(', ')}` },
     );
   }
+  if (idleOnly && (await isInUse(receipt, world)))
+    throw new SealiftError('HOST_CHANGED', `${receipt.release} is in use by now`, {
+      hint: 'run the same command again, and look at what would go',
+    });
   const others = (await readReceipts(home)).filter((r) => r.release !== receipt.release);
   await stop(receipt, world);
   const report = await removeContent(receipt, others, world);
@@ -100,8 +108,14 @@ async function removeRelease(
   if (!others.some((r) => r.bundle.name === receipt.bundle.name))
     await rm(home.path('caches', receipt.bundle.name), { recursive: true, force: true });
   await removeFolder(receipt.release, home);
+  await dropCopy(home, receipt.release);
   await sweepBundles(home);
   return { schema: 'sealift/uninstall/v1', release: receipt.release, ...report };
+}
+
+async function isInUse({ release, gateway }: Receipt, { home, engine }: World): Promise<boolean> {
+  const containers = gateway === undefined ? [] : await engine.containers(gateway.project);
+  return (await home.current()) === release || containers.some((c) => c.labels[RELEASE_LABEL] === release);
 }
 
 /** Stops what runs from a release. Its containers say so: "current" may name a release of another bundle. */

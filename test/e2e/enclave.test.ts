@@ -68,9 +68,14 @@ describe('the medium', () => {
       .join('\n');
     const cwd = mkdtempSync(join(work, 'check-'));
     cpSync(keys.public, join(cwd, 'release.pub'));
-    cpSync(join(folder, 'sealift-enclave-linux-x64'), join(cwd, 'sealift-enclave-linux-x64'));
+    cpSync(join(folder, 'sealift-enclave-linux-x64'), join(cwd, 'copy'));
     const cosign = join(repoRoot, '.cache/cosign/sid/usr/bin');
-    const env = { PATH: `${cosign}:${process.env.PATH}`, B: join(folder, `${BUNDLE}.001`), HOME: cwd };
+    const env = {
+      PATH: `${cosign}:${process.env.PATH}`,
+      B: join(folder, `${BUNDLE}.001`),
+      P: join(cwd, 'copy'),
+      HOME: cwd,
+    };
     return run('sh', ['-euc', script], { cwd, env });
   }
 

@@ -153,11 +153,12 @@ it('finds a container with other arguments, rights and mounts under the same nam
     'container chat: has 2 containers: kept, sealift-demo-chat-1',
     'other networks',
     'it is privileged',
-    'shares the network namespace',
+    'shares the network namespace of the host',
     'it has another mount: /etc on /host (writable)',
     'it has a variable SPY that was not asked for',
     'variable VLLM_API_KEY is not what it was started with',
     'may gain privileges',
+    'it kept the capabilities that every container gets',
   ])
     expect(found).toContain(problem);
   await docker('rm', '-f', 'sealift-demo-chat-1');

@@ -40,6 +40,7 @@ const composeInput = (services: Service[], more: Partial<ComposeInput> = {}): Co
     ['gateway', digest('a')],
   ]),
   gatewayImage: 'gateway',
+  monitoring: undefined,
   site,
   modelFolders: new Map([['tiny', '/home/models/tiny/c']]),
   configFolder: '/home/configs/c',
@@ -227,6 +228,7 @@ describe('nginx.conf', () => {
       '/v1/embeddings',
       '/v1/models',
       '/v1/responses',
+      '/wrong-method',
     ]);
     expect(conf).toContain('location = /unauthorized { internal;');
     expect(conf).toContain('location / { try_files /nonexistent =404; }');

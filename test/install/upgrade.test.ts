@@ -115,6 +115,7 @@ const failing = (asked: readonly Asked[]): Asked[] => asked.filter(({ answer }) 
 const rollbackInput = (more: Partial<RollbackInput> = {}): RollbackInput => ({
   ...me.input,
   policy,
+  judged: new Date(),
   reason: 'ticket 311',
   ...more,
 });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `keys list|add|rotate|remove`: the file of API keys, and the gateway that is to go by it. */
 import { Name } from '../../bundle/inventory.ts';
-import { SealiftError } from '../../errors.ts';
+import { asSealiftError, SealiftError } from '../../errors.ts';
 import { apiKeysFile, changeApiKey, readApiKeys } from '../../install/api-keys.ts';
 import { readSite } from '../../install/site.ts';
 import { reload } from '../../install/reload.ts';
@@ -67,7 +67,11 @@ function changing(
         const text = [...where, 'nothing is installed yet: it counts from the install on'];
         return { schema: 'sealift/keys/v1', data: { file, changed: name, reloaded: false }, text };
       }
-      const result = reloaded(await reload({ home, socket, now: io.now() }));
+      const result = reloaded(
+        await reload({ home, socket, now: io.now(), only: 'keys' }).catch((error: unknown) => {
+          throw stillOld(error, file);
+        }),
+      );
       return {
         schema: 'sealift/keys/v1',
         data: { file, changed: name, reloaded: true, ...result.data },
@@ -75,6 +79,20 @@ function changing(
       };
     },
   });
+}
+
+/** The file is changed, and the gateway is not: who takes a key away must know. */
+function stillOld(error: unknown, file: string): SealiftError {
+  const { code, message, details, hint } = asSealiftError(error, 'reloading the gateway');
+  return new SealiftError(
+    code,
+    `${file} is changed, and the gateway STILL GOES BY THE OLD KEYS: ${message}`,
+    {
+      details,
+      hint: `${hint === undefined ? '' : `${hint}; `}then: sealift reload`,
+      cause: error,
+    },
+  );
 }
 
 function demandName(name: string): string {

@@ -31,7 +31,7 @@ export function reloaded({ schema, ...report }: ReloadReport): Result {
       ...table([
         ...report.changed.map((name) => ['read', name]),
         ['keys', report.keys.join(', ')],
-        ['certificate', `until ${isoSeconds(report.expires)}`],
+        ...(report.expires === undefined ? [] : [['certificate', `until ${isoSeconds(report.expires)}`]]),
       ]),
     ],
   };

@@ -38,12 +38,13 @@ export const rollback = command<RollbackOptions>({
   run: async ({ host, release, reason, yes }, io) => {
     demandSomebody(yes, io, 'rollback');
     const paths = hostPaths(host, io.env);
-    const { policy } = await adoptedPolicy(paths.home, io);
+    const { policy, time } = await adoptedPolicy(paths.home, io);
     const plan = await planRollback({
       ...paths,
       now: io.now,
       emit: io.emit,
       policy,
+      judged: time.judged,
       reason,
       ...(release === undefined ? {} : { release }),
     });

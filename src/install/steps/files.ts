@@ -12,6 +12,7 @@ import { releaseName, type Home } from '../home.ts';
 import {
   cacheFolder,
   cachePath,
+  grafanaPassword,
   newEngineKey,
   readEngineKeys,
   renderRelease,
@@ -20,7 +21,7 @@ import {
 } from '../release.ts';
 import { bringBack, dropCopy, holds, keepCopy, writeFiles } from '../release-folder.ts';
 import type { Progress, Step, StepState, UndoRecord } from '../step.ts';
-import { containersOf } from '../targets/compose.ts';
+import { containersOf, monitorsOf } from '../targets/compose.ts';
 
 export class FilesStep implements Step {
   readonly kind = 'config';
@@ -57,7 +58,8 @@ export class FilesStep implements Step {
     const apiKeys = await readApiKeys(apiKeysFile(site, home));
     const engineKeys = await readEngineKeys(home.releaseFolder(this.#release), services);
     if (apiKeys === undefined || engineKeys.size < services.length) return 'needed';
-    const wanted = renderRelease(this.#spec, { apiKeys, engineKeys });
+    const grafana = await grafanaPassword(home.releaseFolder(this.#release));
+    const wanted = renderRelease(this.#spec, { apiKeys, engineKeys, grafana });
     return (await holds(home.releaseFolder(this.#release), wanted)) ? 'done' : 'needed';
   }
 
@@ -66,8 +68,10 @@ export class FilesStep implements Step {
     const folder = home.releaseFolder(this.#release);
     const engineKeys = await readEngineKeys(folder, services);
     for (const { name } of services) if (!engineKeys.has(name)) engineKeys.set(name, newEngineKey());
-    const secrets = { apiKeys: await this.#apiKeys(), engineKeys };
+    const secrets = { apiKeys: await this.#apiKeys(), engineKeys, grafana: await grafanaPassword(folder) };
     await makeCaches(home, this.#spec.inventory.name, services);
+    for (const name of monitorsOf(this.#spec.inventory.monitoring))
+      await mkdir(home.path(cachePath(this.#spec.inventory.name, name, 0)), { recursive: true, mode: 0o700 });
     await keepCopy(home, this.#release);
     // Before a file is written: what the gateway has read may be another one, whatever stands there now.
     await rm(loadedFile(folder), { force: true });

@@ -9,13 +9,14 @@ import { join } from 'node:path';
 import { SealiftError } from '../../errors.ts';
 import { exists } from '../../store/files.ts';
 import type { Digest } from '../../store/digest.ts';
+import type { Inventory } from '../../bundle/inventory.ts';
 import type { Service } from '../../engines/index.ts';
 import type { EngineContainer } from '../engine-client.ts';
 import { gatewayContainer, isLoaded, loadGateway } from '../gateway-control.ts';
 import { readReceipt } from '../receipt.ts';
 import { readEngineKeys } from '../release.ts';
 import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';
-import { BUNDLE_LABEL, containersOf, FILES_LABEL, gatewayService } from '../targets/compose.ts';
+import { BUNDLE_LABEL, FILES_LABEL, gatewayService, imagesOf, monitorsOf } from '../targets/compose.ts';
 import { parse } from 'yaml';
 import * as z from 'zod';
 import { plainLine, withoutSecrets } from '../text.ts';
@@ -36,6 +37,7 @@ export interface ServiceStepInput {
   /** Proved image IDs by the names that the inventory gives the images. */
   imageIds: ReadonlyMap<string, Digest>;
   gatewayImage: string;
+  monitoring: Inventory['monitoring'];
   /** The release that ran in this project until now. */
   replaces: string | undefined;
   /** Overrides the rows' limits, in seconds. */
@@ -88,7 +90,8 @@ export class ServiceStep implements Step {
   }
 
   describe(): string {
-    const names = [...this.#input.services.map((s) => s.name), gatewayService(this.#input.services)].join(
+    const { services, monitoring } = this.#input;
+    const names = [...services.map((s) => s.name), gatewayService(services), ...monitorsOf(monitoring)].join(
       ', ',
     );
     return `start ${names}${this.#input.replaces === undefined ? '' : ` in place of ${this.#input.replaces}`}`;
@@ -112,7 +115,7 @@ export class ServiceStep implements Step {
     await this.#untilHealthy(signal);
     const { engine } = this.#world;
     const { id } = await gatewayContainer(engine, this.#input.project, this.#input.services);
-    await loadGateway(engine, id, this.#folder());
+    await loadGateway(engine, { project: this.#input.project, gateway: id }, this.#folder());
   }
 
   #folder(): string {
@@ -125,13 +128,8 @@ export class ServiceStep implements Step {
 
   /** Services of the project, as Compose calls them, with the image each must run. */
   #expected(): [string, Digest][] {
-    const { services, imageIds, gatewayImage } = this.#input;
-    return [
-      ...services.flatMap((s) =>
-        containersOf(s).map((container): [string, Digest] => [container, imageIds.get(s.image)!]),
-      ),
-      [gatewayService(services), imageIds.get(gatewayImage)!],
-    ];
+    const { services, imageIds, gatewayImage, monitoring } = this.#input;
+    return imagesOf(services, gatewayImage, monitoring).map(([name, image]) => [name, imageIds.get(image)!]);
   }
 
   async #untilHealthy(signal: AbortSignal | undefined): Promise<void> {
@@ -234,7 +232,7 @@ async function readAgain(world: World, project: string, release: string): Promis
   const { gateway } = (await readReceipt(world.home, release)) ?? {};
   const container = (await world.engine.containers(project)).find((c) => c.service === gateway?.service);
   if (container !== undefined)
-    await loadGateway(world.engine, container.id, world.home.releaseFolder(release));
+    await loadGateway(world.engine, { project, gateway: container.id }, world.home.releaseFolder(release));
 }
 
 /**

@@ -19,6 +19,13 @@ const Definition = z.object({
   ports: z.array(z.object({ target: z.number(), published: z.string(), host_ip: z.string() })).default([]),
   read_only: z.boolean().default(false),
   cap_add: z.array(z.string()).default([]),
+  deploy: z
+    .object({
+      resources: z.object({
+        reservations: z.object({ devices: z.array(z.object({ device_ids: z.array(z.string()) })) }),
+      }),
+    })
+    .optional(),
   volumes: z.array(z.object({ source: z.string(), target: z.string(), read_only: z.boolean() })).default([]),
   labels: z.object({ [BUNDLE_LABEL]: z.string(), [RELEASE_LABEL]: z.string(), [FILES_LABEL]: z.string() }),
 });
@@ -64,8 +71,18 @@ export function containerDrift(compared: Compared): string[] {
       ? []
       : [`it runs as user ${container.user || 'of the image'}, not ${definition.user}`]),
     ...(container.privileged ? ['it is privileged'] : []),
-    ...container.hostNamespaces.map((name) => `it shares the ${name} namespace of the host`),
+    ...container.hostNamespaces.map(
+      (name) => `it shares the ${name} namespace of the host or of another container`,
+    ),
     ...(container.noNewPrivileges ? [] : ['it may gain privileges']),
+    ...(container.dropsAll ? [] : ['it kept the capabilities that every container gets']),
+    ...container.unprotected.map((option) => `a protection is switched off: ${option}`),
+    ...differs('devices', container.devices, []),
+    ...differs(
+      'GPUs',
+      container.gpus,
+      definition.deploy?.resources.reservations.devices.flatMap((d) => d.device_ids) ?? [],
+    ),
     ...(definition.read_only && !container.readOnlyRoot ? ['its root file system is writable'] : []),
     ...mountDrift(compared),
     ...variableDrift(compared),

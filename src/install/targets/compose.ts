@@ -5,11 +5,21 @@
  * are on a network without a way out; the gateway is on it too, and on one that the host publishes.
  */
 import { stringify } from 'yaml';
+import type { Inventory } from '../../bundle/inventory.ts';
 import { digestOf, type Digest } from '../../store/digest.ts';
 import type { Service } from '../../engines/index.ts';
 import { canonicalJson } from '../../json.ts';
 import { ALIVE_PORT, GATEWAY_PORT, GATEWAY_TARGET, SECRETS_TARGET } from '../gateway.ts';
 import { shareGpus } from '../gpus.ts';
+import {
+  GRAFANA,
+  GRAFANA_PATH,
+  GRAFANA_PORT,
+  MONITORING_SECRETS,
+  MONITORING_TARGET,
+  PROMETHEUS,
+  PROMETHEUS_PORT,
+} from '../monitoring-names.ts';
 import type { Site } from '../site.ts';
 
 export interface ComposeInput {
@@ -22,6 +32,7 @@ export interface ComposeInput {
   /** Proved image IDs by the names that the inventory gives the images. */
   imageIds: ReadonlyMap<string, Digest>;
   gatewayImage: string;
+  monitoring: Inventory['monitoring'];
   site: Site;
   /** Absolute paths. */
   modelFolders: ReadonlyMap<string, string>;
@@ -71,6 +82,7 @@ export function renderCompose(input: ComposeInput): string {
     services: Object.fromEntries([
       ...engines,
       [gatewayService(input.services), labelled(input, gateway(input))],
+      ...monitors(input),
     ]),
     networks: {
       engines: { internal: true },
@@ -152,7 +164,7 @@ function gateway(input: ComposeInput): Record<string, unknown> {
     networks: ['engines', 'edge'],
     ports: [{ target: GATEWAY_PORT, published: String(port), host_ip: address, protocol: 'tcp' }],
     read_only: true,
-    tmpfs: ['/tmp:mode=1777'],
+    tmpfs: ['/tmp:mode=1777,size=8g'],
     // Master as root, workers as nginx: setuid and setgid for that, chown for the workers' temporary folders.
     cap_add: ['CHOWN', 'SETGID', 'SETUID', ...(input.ownedByRoot ? [] : ['DAC_OVERRIDE'])],
     stop_signal: 'SIGQUIT',
@@ -178,6 +190,94 @@ function gateway(input: ComposeInput): Record<string, unknown> {
     },
   };
 }
+
+/** Containers that watch the others, as Compose calls them. */
+export const monitorsOf = (monitoring: Inventory['monitoring']): string[] => [
+  ...(monitoring === undefined ? [] : [PROMETHEUS]),
+  ...(monitoring?.grafana === undefined ? [] : [GRAFANA]),
+];
+
+/** All containers of a release, as Compose calls them, with the name of the image that each runs. */
+export function imagesOf(
+  services: readonly Pick<Service, 'name' | 'image' | 'replicas'>[],
+  gatewayImage: string,
+  monitoring: Inventory['monitoring'],
+): [container: string, image: string][] {
+  return [
+    ...services.flatMap((s) => containersOf(s).map((container): [string, string] => [container, s.image])),
+    [gatewayService(services), gatewayImage],
+    ...monitorsOf(monitoring).map((name): [string, string] => [
+      name,
+      name === PROMETHEUS ? monitoring!.prometheus : monitoring!.grafana!,
+    ]),
+  ];
+}
+
+/** As root without rights, so that they can read secrets that are root's alone. They reach the engines, and nothing else. */
+function monitors(input: ComposeInput): [string, Record<string, unknown>][] {
+  const { monitoring, releaseFolder } = input;
+  const mounts = (name: string, target: string): unknown[] => [
+    bind(`${releaseFolder}/monitoring`, MONITORING_TARGET),
+    bind(`${releaseFolder}/secrets/monitoring`, MONITORING_SECRETS),
+    { ...bind(input.cacheFolder(name, 0), target), read_only: false },
+  ];
+  const common = (image: string, test: string[]): Record<string, unknown> => ({
+    ...base(input, image),
+    user: '0:0',
+    networks: ['engines'],
+    ...(input.ownedByRoot ? {} : { cap_add: ['DAC_OVERRIDE'] }),
+    healthcheck: { test: ['CMD', ...test], interval: '5s', timeout: '5s', retries: 6, start_period: '120s' },
+  });
+  return monitorsOf(monitoring).map((name) => {
+    const definition =
+      name === PROMETHEUS
+        ? {
+            ...common(monitoring!.prometheus, [
+              'promtool',
+              'query',
+              'instant',
+              `http://127.0.0.1:${PROMETHEUS_PORT}`,
+              'vector(1)',
+            ]),
+            command: [
+              `--config.file=${MONITORING_TARGET}/prometheus.yml`,
+              '--storage.tsdb.path=/prometheus',
+              '--storage.tsdb.retention.time=30d',
+              '--storage.tsdb.retention.size=8GB',
+            ],
+            volumes: mounts(name, '/prometheus'),
+          }
+        : {
+            ...common(monitoring!.grafana!, [
+              'wget',
+              '-q',
+              '-O',
+              '/dev/null',
+              `http://127.0.0.1:${GRAFANA_PORT}/api/health`,
+            ]),
+            environment: grafanaEnvironment(input),
+            volumes: mounts(name, '/var/lib/grafana'),
+          };
+    return [name, labelled(input, definition)];
+  });
+}
+
+/** Nothing is reported, looked up or fetched (grafana.com/docs, configure Grafana); the password comes from a file. */
+const grafanaEnvironment = ({ site }: ComposeInput): Record<string, string> => ({
+  GF_PATHS_PROVISIONING: `${MONITORING_TARGET}/provisioning`,
+  GF_SECURITY_ADMIN_PASSWORD__FILE: `${MONITORING_SECRETS}/grafana-admin`,
+  GF_SECURITY_DISABLE_GRAVATAR: 'true',
+  GF_SERVER_ROOT_URL: `https://${site.hostName}${site.listen.port === 443 ? '' : `:${site.listen.port}`}${GRAFANA_PATH}`,
+  GF_SERVER_SERVE_FROM_SUB_PATH: 'true',
+  GF_USERS_ALLOW_SIGN_UP: 'false',
+  GF_ANALYTICS_REPORTING_ENABLED: 'false',
+  GF_ANALYTICS_CHECK_FOR_UPDATES: 'false',
+  GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES: 'false',
+  GF_ANALYTICS_FEEDBACK_LINKS_ENABLED: 'false',
+  GF_NEWS_NEWS_FEED_ENABLED: 'false',
+  GF_PLUGINS_PLUGIN_ADMIN_ENABLED: 'false',
+  GF_SNAPSHOTS_EXTERNAL_ENABLED: 'false',
+});
 
 function base(input: ComposeInput, image: string): Record<string, unknown> {
   return {
