@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openBundle, VerifiedBundle, type OpenOptions } from '../../src/bundle/open.ts';
 import { DOCUMENTS } from '../../src/bundle/sums.ts';
+import { SealiftError } from '../../src/errors.ts';
 import type { SealiftEvent } from '../../src/events.ts';
 import { digestOf } from '../../src/store/digest.ts';
 import { member, pack, split, type Member } from '../support/members.ts';
 import { MemorySource, openMemory } from '../support/memory.ts';
 import { person, policyOf, sampleBundle } from '../support/sample.ts';
 import { sha256, signatureParts, slotOf } from '../support/signature.ts';
+import { tempDir } from '../support/workspace.ts';
 
 const alice = person('alice');
 const policy = policyOf([alice]);
@@ -345,4 +348,114 @@ it('a bundle on a disk is opened by its path', async () => {
   const bundle = await openBundle(path, { policy, now });
   expect([bundle.path, bundle.size]).toEqual([path, good.length]);
   await bundle.close();
+});
+
+/** A medium that threads cannot read, such as one of several that come one after another. */
+class ShyMedium extends MemorySource {
+  override stretches(): Promise<never> {
+    return Promise.resolve(undefined as never);
+  }
+}
+
+describe.each([
+  ['by threads', MemorySource],
+  ['by this process, from a medium that threads cannot read', ShyMedium],
+])('copying a blob %s', (_, Source) => {
+  const file = sample.inventory.models[0]!.files.find((f) => f.path === 'LICENSE')!;
+  const content = split(good)[blobAt(file.digest)]!.content;
+  const damaged = (): Buffer => {
+    const members = split(good);
+    members[blobAt(file.digest)] = member(
+      members[blobAt(file.digest)]!.name,
+      Buffer.alloc(content.length, '?'),
+    );
+    return pack(members);
+  };
+  const target = (): { fd: number; path: string } => {
+    const copy = join(tempDir('copy'), 'target');
+    return { fd: openSync(copy, 'wx+'), path: copy };
+  };
+  const openFrom = (bytes: Buffer): Promise<VerifiedBundle> => openMemory(new Source(bytes), { policy, now });
+
+  it('puts it where it is to go, and tells how much it was', async () => {
+    const bundle = await openFrom(good);
+    const { fd, path: copy } = target();
+    let moved = 0;
+    const to = [{ fd, offset: 7, length: content.length }];
+    await bundle.copy(file, to, { onBytes: (bytes) => (moved += bytes) });
+    closeSync(fd);
+    const found = readFileSync(copy);
+    expect(found.length).toBe(7 + content.length);
+    expect(found.subarray(7).equals(content)).toBe(true);
+    expect(moved).toBe(content.length);
+  });
+
+  it('says when it is not what was signed', async () => {
+    const bundle = await openFrom(damaged());
+    const { fd } = target();
+    const copied = bundle.copy(file, [{ fd, offset: 0, length: content.length }]);
+    await expect(copied).rejects.toMatchObject({ code: 'CONTENT_MISMATCH' });
+    closeSync(fd);
+    await expect(bundle.verifyContent()).rejects.toMatchObject({
+      code: 'CONTENT_MISMATCH',
+      details: [['differs', `${file.digest} (model tiny: LICENSE)`]],
+    });
+  });
+
+  it('finds nothing where nothing differs', async () => {
+    let moved = 0;
+    const emit = (event: SealiftEvent): unknown => event.type === 'item-progress' && (moved += event.delta);
+    const { bytes } = await (await openFrom(good)).verifyContent({ emit });
+    expect(moved).toBe(bytes);
+  });
+
+  it('does not take a target that cannot be written for a bad medium', async () => {
+    const bundle = await openFrom(good);
+    const fd = openSync('/dev/null', 'r');
+    const copied = bundle.copy(file, [{ fd, offset: 0, length: content.length }]).catch((e: unknown) => e);
+    const error = (await copied) as { side?: string; code: string };
+    expect(error.code).toBe('EBADF');
+    expect(error).not.toBeInstanceOf(SealiftError);
+    closeSync(fd);
+  });
+
+  it('tells a medium that breaks off from content that differs', async () => {
+    const source = new Source(good);
+    const bundle = await openMemory(source, { policy, now });
+    source.breakOff();
+    const { fd } = target();
+    const copied = bundle.copy(file, [{ fd, offset: 0, length: content.length }]);
+    await expect(copied).rejects.toMatchObject({ code: 'BUNDLE_INCOMPLETE' });
+    closeSync(fd);
+    await expect(bundle.verifyContent()).rejects.toMatchObject({ code: 'BUNDLE_INCOMPLETE' });
+  });
+});
+
+describe('copying without threads', () => {
+  it('wants one place, and copies more than one piece to it', async () => {
+    const big = await sampleBundle();
+    const bytes = Buffer.concat([Buffer.alloc(1024 * 1024, 'a'), Buffer.from('and the rest')]);
+    const stored = await big.store.addBytes(bytes);
+    const model = { ...big.inventory.models[0]!, files: [{ path: 'model.safetensors', ...stored }] };
+    const archive = readFileSync(await (await sampleBundle({ models: [model] }, big.store)).write([alice]));
+    const bundle = await openMemory(new ShyMedium(archive), { policy, now });
+    const copy = join(tempDir('copy'), 'target');
+    const fd = openSync(copy, 'wx+');
+    const stretch = { fd, offset: 0, length: bytes.length };
+    for (const to of [[], [stretch, stretch]])
+      await expect(bundle.copy(stored, to)).rejects.toThrow(TypeError);
+    await bundle.copy(stored, [stretch]);
+    closeSync(fd);
+    expect(readFileSync(copy).equals(bytes)).toBe(true);
+  });
+
+  it('can be given up', async () => {
+    const bundle = await openMemory(new ShyMedium(good), { policy, now });
+    const file = sample.inventory.models[0]!.files[0]!;
+    const fd = openSync(join(tempDir('copy'), 'target'), 'wx+');
+    const signal = AbortSignal.abort();
+    const copied = bundle.copy(file, [{ fd, offset: 0, length: file.size }], { signal });
+    await expect(copied).rejects.toMatchObject({ name: 'AbortError' });
+    closeSync(fd);
+  });
 });
