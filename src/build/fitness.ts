@@ -3,7 +3,6 @@
  * Whether the enclave will be able to run what is going to be carried: options that the engine's release knows, and
  * models that it can serve as they are. Asked before anything large is fetched, with the few documents that say so.
  */
-import { readFile } from 'node:fs/promises';
 import type { Inventory, InventoryModel } from '../bundle/inventory.ts';
 import { checkModel, isLookedInto, type ModelFolder } from '../engines/model.ts';
 import { rowOf, servicesOf, type ServiceSpec } from '../engines/index.ts';
@@ -11,6 +10,7 @@ import { checkOption, releaseOf, type Finding } from '../engines/options.ts';
 import { SealiftError } from '../errors.ts';
 import { objectOf, parseJson } from '../json.ts';
 import { digestOf, type Digest } from '../store/digest.ts';
+import { readFileChunks } from '../store/files.ts';
 import type { Need } from './gather.ts';
 import type { SourceContext } from './sources/source.ts';
 
@@ -26,7 +26,7 @@ export async function checkServices(
   needs: readonly Need[],
   context: SourceContext,
 ): Promise<void> {
-  servicesOf(inventory); // what the installer would refuse is refused here
+  const services = servicesOf(inventory); // what the installer would refuse is refused here
   const byDigest = new Map(needs.map((need) => [need.digest, need]));
   const folders = new Map<string, ModelFolder>(); // several services may have one model
   const carried = { models: inventory.models.map(({ name }) => name), configs: inventory.configs };
@@ -35,7 +35,11 @@ export async function checkServices(
     const model = inventory.models.find(({ name }) => name === spec.model)!;
     const folder = folders.get(model.name) ?? (await lookInto(model, byDigest, context));
     folders.set(model.name, folder);
-    const findings = [...optionFindings(spec, inventory), ...checkModel(rowOf(spec), spec, folder, carried)];
+    const { purpose } = services.find(({ name }) => name === spec.name)!;
+    const findings = [
+      ...optionFindings(spec, inventory),
+      ...checkModel(rowOf(spec), spec, purpose, folder, carried),
+    ];
     problems.push(...findings.map((finding) => [spec.name, finding] as const));
   }
   for (const [name, { severity, message, hint }] of problems) {
@@ -73,6 +77,13 @@ async function lookInto(
   return { files: model.files, json: (path) => documents.get(path) };
 }
 
+/** Not more than the lock says: a file may have grown since. */
+async function readUpTo(path: string, size: number): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of readFileChunks(path, 0, size)) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
 /** From the store, from where it lies on this machine, or fetched into the store. */
 async function contentOf(need: Need, context: SourceContext): Promise<Buffer> {
   const { store, emit, signal } = context;
@@ -80,7 +91,7 @@ async function contentOf(need: Need, context: SourceContext): Promise<Buffer> {
   if (stored !== undefined) return stored;
   const source = await need.find();
   if (source.path !== undefined) {
-    const bytes = await readFile(source.path);
+    const bytes = await readUpTo(source.path, need.size);
     if (digestOf(bytes) === need.digest) return bytes;
   }
   await store.add(need, source, { what: need.label, ...(signal && { signal }) });

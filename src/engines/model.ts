@@ -8,7 +8,7 @@ import { objectOf } from '../json.ts';
 import type { Digest } from '../store/digest.ts';
 import { ggufFiles } from './gguf.ts';
 import type { Finding } from './options.ts';
-import type { EngineRow, ServiceSpec } from './row.ts';
+import type { EngineRow, Service, ServiceSpec } from './row.ts';
 
 export interface ModelFolder {
   files: readonly ModelFile[];
@@ -58,10 +58,11 @@ const MODEL_OPTIONS = [
   'lora',
 ];
 
-/** @param spec the service that is to serve the model */
+/** @param spec the service that is to serve the model; `purpose` is what its row makes of it */
 export function checkModel(
   row: EngineRow,
   spec: ServiceSpec,
+  purpose: Service['purpose'],
   folder: ModelFolder,
   carried: Carried,
 ): Finding[] {
@@ -75,7 +76,7 @@ export function checkModel(
     ...findings,
     ...indexFindings(folder, there),
     ...configFindings(spec, folder, has),
-    ...tokenizerFindings(spec, folder, has),
+    ...tokenizerFindings(spec, purpose, folder, has),
     ...codeFindings(spec, folder, there),
     ...vocabularyFindings(folder, carried),
   ];
@@ -173,6 +174,7 @@ const TOKENIZER =
 
 function tokenizerFindings(
   spec: ServiceSpec,
+  purpose: Service['purpose'],
   { json }: ModelFolder,
   has: (pattern: RegExp) => boolean,
 ): Finding[] {
@@ -183,12 +185,11 @@ function tokenizerFindings(
     return [
       error('it has no tokenizer', "carry 'tokenizer*' and what belongs to it: look at include and exclude"),
     ];
-  const isChat = !['pooling', 'embed'].includes(String(options['runner'] ?? options['task'] ?? ''));
   const template =
     'chat-template' in options ||
     has(/^(chat_template\.(jinja|json)|additional_chat_templates\/.+|tekken\.json)$/) ||
     json('tokenizer_config.json')?.['chat_template'] !== undefined;
-  if (!isChat || options['is-embedding'] === true || template) return [];
+  if (purpose !== 'chat' || template) return [];
   return [warning('it has no chat template, so chat requests will be refused', "carry 'chat_template*'")]; // row 7
 }
 

@@ -7,7 +7,6 @@
 import { subjectOf } from '../bundle/judge.ts';
 import { SealiftError } from '../errors.ts';
 import { silent } from '../events.ts';
-import type { Digest } from '../store/digest.ts';
 import { Store } from '../store/store.ts';
 import type { TrustPolicy } from '../trust/policy.ts';
 import { checkPolicy } from '../trust/rules.ts';
@@ -183,7 +182,7 @@ async function listSteps(
     release: receipt.release,
     bundle: receipt.bundle.digest,
     services: spec.services,
-    imageIds: spec.imageIds as ReadonlyMap<string, Digest>,
+    imageIds: spec.imageIds,
     gatewayImage: receipt.gateway.image,
     monitoring: installed.inventory.monitoring,
     replaces,

@@ -19,9 +19,16 @@ interface Case {
   files?: Record<string, unknown>;
   options?: Record<string, string | number | boolean>;
   carried?: Partial<Carried>;
+  purpose?: 'chat' | 'embeddings';
 }
 
-function check({ engine = 'vllm', files = SOUND, options = {}, carried = {} }: Case): Finding[] {
+function check({
+  engine = 'vllm',
+  files = SOUND,
+  options = {},
+  carried = {},
+  purpose = 'chat',
+}: Case): Finding[] {
   const spec = { name: 'chat', engine, image: 'engine', model: 'tiny', gpus: 0, options };
   const paths = Object.keys(files).map((path) => ({ path, digest: digestOf(path), size: 1 }));
   const json = (path: string): Record<string, unknown> | undefined =>
@@ -29,6 +36,7 @@ function check({ engine = 'vllm', files = SOUND, options = {}, carried = {} }: C
   return checkModel(
     ENGINES[engine]!,
     spec,
+    purpose,
     { files: paths, json },
     { models: ['tiny', 'draft'], configs: [], ...carried },
   );
@@ -161,10 +169,7 @@ describe('what is not held against a model', () => {
       'a template of its own',
       { files: { ...SOUND, 'tokenizer_config.json': {}, 'chat_template.jinja': '' } },
     ],
-    [
-      'no template when it embeds',
-      { options: { runner: 'pooling' }, files: without('tokenizer_config.json') },
-    ],
+    ['no template when it embeds', { purpose: 'embeddings', files: without('tokenizer_config.json') }],
     [
       'a tokenizer elsewhere',
       { options: { tokenizer: '/models/draft' }, files: without('tokenizer.json', 'tokenizer_config.json') },

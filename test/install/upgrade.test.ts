@@ -90,9 +90,9 @@ interface Asked {
 /** Asks all the while that something is done. */
 async function meanwhile<T>(work: () => Promise<T>): Promise<{ result: T; asked: Asked[] }> {
   const asked: Asked[] = [];
-  let busy = true;
+  const done = new AbortController();
   const client = (async () => {
-    while (busy) {
+    while (!done.signal.aborted) {
       const at = performance.now();
       asked.push({ at, answer: await ask() });
       await sleep(50);
@@ -101,7 +101,7 @@ async function meanwhile<T>(work: () => Promise<T>): Promise<{ result: T; asked:
   try {
     return { result: await work(), asked };
   } finally {
-    busy = false;
+    done.abort();
     await client;
   }
 }
@@ -131,8 +131,8 @@ describe('an upgrade under requests', () => {
     expect(asked[0]!.answer).toBe('I am 1.0.0');
     expect(await ask()).toBe('I am 1.1.0');
     expect(windows(asked)).toBeLessThanOrEqual(1);
-    console.log(
-      `upgrade: ${failing(asked).length} of ${asked.length} requests failed, in ${windows(asked)} window`,
+    process.stdout.write(
+      `upgrade: ${failing(asked).length} of ${asked.length} requests failed, in ${windows(asked)} window\n`,
     );
   });
 
@@ -153,7 +153,9 @@ describe('an upgrade under requests', () => {
     expect(new Set(asked.map(({ answer }) => answer))).toEqual(new Set(['I am 1.1.0', 'none']));
     expect(windows(asked)).toBe(1);
     expect(await findings()).toEqual([]);
-    console.log(`failed upgrade: ${failing(asked).length} of ${asked.length} requests failed, in one window`);
+    process.stdout.write(
+      `failed upgrade: ${failing(asked).length} of ${asked.length} requests failed, in one window\n`,
+    );
   });
 });
 

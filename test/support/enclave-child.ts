@@ -171,7 +171,7 @@ async function play(): Promise<Seen> {
     paths[path] = await statusOf(path, ...bearer);
   const flood: string[] = [];
   for (let i = 0; i < 40; i++) flood.push(await statusOf('/v1/models', ...bearer));
-  const arguments_ = await run('sh', ['-c', "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"]);
+  const commandLines = await run('sh', ['-c', "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"]);
   const again = await sealift('install', medium, '--yes', '--json');
   const audited = await sealift('audit', '--json');
 
@@ -191,7 +191,7 @@ async function play(): Promise<Seen> {
   const said = [installed, again, audited, status].map(({ stdout, stderr }) => stdout + stderr).join('\n');
   const secrets = [key, secret];
   const places = {
-    arguments: arguments_.stdout,
+    arguments: commandLines.stdout,
     logs,
     said,
     readable: readable(home)
@@ -243,4 +243,4 @@ async function play(): Promise<Seen> {
   };
 }
 
-if (import.meta.main) console.log(JSON.stringify(await play()));
+if (import.meta.main) process.stdout.write(JSON.stringify(await play()));

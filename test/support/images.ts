@@ -211,7 +211,7 @@ export function tinyImage(options: TinyImageOptions): TinyImage {
 // --- files of this machine -----------------------------------------------------------------------------
 
 /** A file of the host under its own path; links on the way are resolved into one file. */
-function hostFile(path: string): Entry {
+export function hostFile(path: string): Entry {
   const real = realpathSync(path);
   return { bytes: readFileSync(real), mode: statSync(real).mode & 0o111 ? 0o755 : 0o644 };
 }
@@ -224,24 +224,24 @@ async function librariesOf(files: string[]): Promise<string[]> {
 }
 
 /** Debian's merged /usr: /lib is a link, so that both spellings of a path mean one file. */
-const inUsr = (path: string): string => path.replace(/^\/(lib|lib64|bin|sbin)\//, '/usr/$1/').slice(1);
+export const inUsr = (path: string): string => path.replace(/^\/(lib|lib64|bin|sbin)\//, '/usr/$1/').slice(1);
 
 /** Programs with their libraries, without what is in `base` already. */
-async function programs(paths: string[], base: Entries = new Map()): Promise<Entries> {
+export async function programs(paths: string[], base: Entries = new Map()): Promise<Entries> {
   const files = [...paths, ...(await librariesOf(paths))];
   return new Map(files.filter((path) => !base.has(inUsr(path))).map((path) => [inUsr(path), hostFile(path)]));
 }
 
-function commandPath(name: string): string {
+export function commandPath(name: string): string {
   const path = findCommand(name);
   if (path === undefined) throw new Error(`${name} is not installed (scripts/setup installs it)`);
   return path;
 }
 
-const textFile = (text: string): Entry => ({ bytes: Buffer.from(text) });
+export const textFile = (text: string): Entry => ({ bytes: Buffer.from(text) });
 
 /** What both images stand on: libc, a shell, curl (the health checks call it), the usual folders. */
-async function baseEntries(): Promise<Entries> {
+export async function baseEntries(): Promise<Entries> {
   const entries = await programs([
     realpathSync('/bin/sh'),
     commandPath('curl'),
@@ -257,14 +257,14 @@ async function baseEntries(): Promise<Entries> {
   return entries;
 }
 
-const users = (extra: string): Entry =>
+export const users = (extra: string): Entry =>
   textFile(`root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n${extra}`);
-const groups = (extra: string): Entry => textFile(`root:x:0:\nnogroup:x:65534:\n${extra}`);
+export const groups = (extra: string): Entry => textFile(`root:x:0:\nnogroup:x:65534:\n${extra}`);
 
 // --- engine --------------------------------------------------------------------------------------------
 
 const standin = join(repoRoot, 'fixtures/engine-standin.py');
-const python = '/usr/bin/python3';
+export const python = '/usr/bin/python3';
 
 /** Where each engine's image has its program, and how it is started. */
 const STANDINS = {
@@ -301,10 +301,10 @@ async function engineImage(base: Entries, name: StandIn): Promise<Image> {
   return imageOf(layers, { Entrypoint: [...(entrypoint ?? ['/usr/bin/env'])], Env: environment });
 }
 
-const pathEnv = ['PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'];
+export const pathEnv = ['PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'];
 
 /** The standard library's folder, and exactly the modules that the stand-in loads (and all text encodings). */
-async function pythonModules(): Promise<[library: string, modules: string[]]> {
+export async function pythonModules(): Promise<[library: string, modules: string[]]> {
   const probe = [
     'import encodings.idna, http.server, importlib.util, json, os, sys, urllib.request',
     'spec = importlib.util.spec_from_file_location("standin", sys.argv[1])',
@@ -359,69 +359,6 @@ http {
   include /etc/nginx/conf.d/*.conf;
 }
 `;
-
-// --- monitoring ----------------------------------------------------------------------------------------
-
-/** Debian's Prometheus, with promtool, as in the image of the project. */
-export async function assemblePrometheus(dir: string): Promise<string> {
-  const base = await baseEntries();
-  const both = await programs([commandPath('prometheus'), commandPath('promtool')], base);
-  const layout: Entries = new Map([
-    ['etc/passwd', users('')],
-    ['etc/group', groups('')],
-    ['prometheus', { folder: true, mode: 0o777 }],
-  ]);
-  const image = imageOf([layerOf(base), layerOf(both), layerOf(layout)], {
-    Entrypoint: ['/usr/bin/prometheus'],
-    Env: pathEnv,
-    User: 'nobody',
-  });
-  return writeLayout(dir, 'prometheus', image.manifest, image.blobs);
-}
-
-/** What Grafana is asked for here: that it starts with its files and its password, and says that it is well. */
-const GRAFANA = `import http.server, json, os
-password = open(os.environ["GF_SECURITY_ADMIN_PASSWORD__FILE"]).read()
-provisioning = os.environ["GF_PATHS_PROVISIONING"]
-assert len(password) >= 20 and os.path.isdir(provisioning + "/datasources"), "not provisioned"
-open("/var/lib/grafana/grafana.db", "w").close()
-class Grafana(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = json.dumps({"database": "ok", "path": self.path, "host": self.headers.get("Host")}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *args):
-        pass
-http.server.ThreadingHTTPServer(("", 3000), Grafana).serve_forever()
-`;
-const WGET = `#!/usr/bin/python3
-import sys, urllib.request
-urllib.request.urlopen(sys.argv[-1], timeout=4)
-`;
-
-/** A stand-in for Grafana, which Debian does not have. */
-export async function assembleGrafana(dir: string): Promise<string> {
-  const base = await baseEntries();
-  const [library, modules] = await pythonModules();
-  const interpreter = await programs([python, ...modules.filter((path) => path.endsWith('.so'))], base);
-  for (const path of modules) interpreter.set(inUsr(path), hostFile(path));
-  interpreter.set(inUsr(join(library, 'lib-dynload/.keep')), textFile(''));
-  const files: Entries = new Map([
-    ['run.py', textFile(GRAFANA)],
-    ['usr/bin/wget', { bytes: Buffer.from(WGET), mode: 0o755 }],
-    ['var/lib/grafana', { folder: true, mode: 0o777 }],
-    ['etc/passwd', users('grafana:x:472:0:grafana:/usr/share/grafana:/bin/false\n')],
-    ['etc/group', groups('')],
-  ]);
-  const image = imageOf([layerOf(base), layerOf(interpreter), layerOf(files)], {
-    Entrypoint: ['/usr/bin/python3', '-S', '-B', '/run.py'],
-    Env: pathEnv,
-    User: '472',
-  });
-  return writeLayout(dir, 'grafana', image.manifest, image.blobs);
-}
 
 // --- both ----------------------------------------------------------------------------------------------
 

@@ -65,13 +65,13 @@ export const install = command<InstallOptions>({
     host: hostFlags(given),
     yes: given.is('yes'),
     dryRun: given.is('dryRun'),
-    downgradeReason: downgradeReason(given),
+    downgradeReason: whyDowngrade(given),
     volumes: given.list('volumes'),
   }),
   run: runInstall,
 });
 
-function downgradeReason(given: Given): string | undefined {
+function whyDowngrade(given: Given): string | undefined {
   const text = given.text('allowDowngrade');
   return text === undefined ? undefined : reasonOf(text, '--allow-downgrade');
 }
