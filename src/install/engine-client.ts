@@ -15,6 +15,7 @@ import { anatomyOf, listOf, type Anatomy } from './anatomy.ts';
 import {
   atLeast,
   factsOf,
+  isPodman,
   MANIFESTS_API,
   MIN_API,
   type EngineFacts,
@@ -100,6 +101,7 @@ export class EngineClient {
     try {
       const [version, info] = await Promise.all([docker.version(), docker.info() as Promise<EngineInfo>]);
       const client = new EngineClient(socket, docker, factsOf(version, info));
+      if (isPodman(version)) throw podman(socket);
       if (!atLeast(client.facts.apiVersion, MIN_API)) throw tooOld(client.facts);
       return client;
     } catch (error) {
@@ -389,6 +391,16 @@ function engineError(code: ErrorCode, doing: string, error: unknown): SealiftErr
   const said = error instanceof Error ? error.message : String(error);
   return new SealiftError(code, `${doing}: ${plainLine(said)}`, { cause: error });
 }
+
+/** Podman speaks Docker's language, but its networks, names and image IDs are its own. */
+const podman = (socket: string): SealiftError =>
+  new SealiftError(
+    'ENGINE_UNSUPPORTED',
+    `Podman answers on ${socket}, and sealift works with Docker 20.10 or newer`,
+    {
+      hint: "name the socket of Docker: --engine /var/run/docker.sock. The bundle's images can be loaded into Podman by hand: podman load -i BUNDLE",
+    },
+  );
 
 function notRunning(socket: string, error: unknown): SealiftError {
   const errno = (error as NodeJS.ErrnoException).code;

@@ -60,6 +60,9 @@ export function factsOf(version: Docker.DockerVersion, info: EngineInfo): Engine
   };
 }
 
+export const isPodman = ({ Components }: Docker.DockerVersion): boolean =>
+  (Components ?? []).some(({ Name }) => Name === 'Podman Engine');
+
 export function atLeast(version: string, [major, minor]: ApiVersion): boolean {
   const [haveMajor = 0, haveMinor = 0] = version.split('.').map(Number);
   return haveMajor > major || (haveMajor === major && haveMinor >= minor);

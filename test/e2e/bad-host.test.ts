@@ -15,7 +15,15 @@ import {
 } from '../support/bad-input.ts';
 import { startDocker, type DockerEngine } from '../support/docker.ts';
 import { engineFlags, makeCertificate, makeKeys, PROGRAM, provisionHome, sealift } from '../support/stack.ts';
-import { freePort, runOk, tempDir, withSystemPath, type RunResult } from '../support/workspace.ts';
+import {
+  freePort,
+  runOk,
+  startServer,
+  tempDir,
+  waitFor,
+  withSystemPath,
+  type RunResult,
+} from '../support/workspace.ts';
 
 const work = tempDir('bad');
 let staging: BadStaging;
@@ -265,6 +273,24 @@ describe('a host', () => {
     const problem = await installFails('ENGINE_NOT_RUNNING', undefined, { socket });
     expect(problem.message).toContain(socket);
   });
+});
+
+it('a host has Podman on the socket', async () => {
+  const dir = tempDir('podman');
+  const socket = join(dir, 'podman.sock');
+  const storage = ['--root', join(dir, 'root'), '--runroot', join(dir, 'run')];
+  const service = startServer(
+    'podman',
+    [...storage, 'system', 'service', '--time', '0', `unix://${socket}`],
+    { logFile: join(dir, 'log') },
+  );
+  try {
+    await waitFor('podman', () => (existsSync(socket) ? true : undefined));
+    const problem = await installFails('ENGINE_UNSUPPORTED', undefined, { socket });
+    expect(problem.message).toContain('Podman answers');
+  } finally {
+    await service.stop();
+  }
 });
 
 describe('a disk that is full', () => {
