@@ -2,7 +2,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { SealiftError } from '../src/errors.ts';
-import { canonicalJson, parseJson, parseJsonOneWay } from '../src/json.ts';
+import { canonicalJson, objectOf, parseJson, parseJsonOneWay } from '../src/json.ts';
 
 const text = (value: unknown): string => canonicalJson(value).toString('utf8');
 
@@ -185,4 +185,24 @@ describe('text that every reader reads in one way', () => {
     expect(() => read(' '.repeat(1001))).toThrow(expect.objectContaining({ code: 'SOURCE_INVALID' }));
     expect(() => read('{')).toThrow(expect.objectContaining({ message: 'x is not valid JSON' }));
   });
+});
+
+describe('what is an object', () => {
+  test.each([[{}], [{ a: 1 }], [Object.create(null)]])('%j', (value: object) =>
+    expect(objectOf(value)).toBe(value),
+  );
+
+  test.each([[null], [undefined], [[]], [['a']], ['text'], [1], [true]])('and what is none: %j', (value) =>
+    expect(objectOf(value)).toBeUndefined(),
+  );
+});
+
+test('members without a value are left out, with keys that JavaScript can sort and with those that it cannot', () => {
+  expect(text({ b: undefined, a: 1 })).toBe('{\n  "a": 1\n}\n');
+  expect(text({ 10: undefined, 9: 1, 1: { 3: undefined, 2: [], 11: {} } })).toBe(
+    '{\n  "1": {\n    "11": {},\n    "2": []\n  },\n  "9": 1\n}\n',
+  );
+  expect(text({ b: 1, ['__proto__']: 2, a: { 2: 1, 10: 2 } })).toBe(
+    '{\n  "__proto__": 2,\n  "a": {\n    "10": 2,\n    "2": 1\n  },\n  "b": 1\n}\n',
+  );
 });

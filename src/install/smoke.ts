@@ -22,7 +22,7 @@ const REQUEST_SECONDS = 300;
 const MAX_ANSWER_BYTES = 1024 * 1024;
 /** A few words show that it works; a large model on a small machine may take a second for each. */
 const MAX_TOKENS = 16;
-const MAX_AGAIN = 12;
+const MAX_AGAIN = 6;
 const AGAIN_MS = 5000;
 
 type Ran = Awaited<ReturnType<EngineClient['exec']>>;
@@ -54,6 +54,8 @@ export interface SmokeInput {
   site: Site;
   tls: Pick<TlsFiles, 'publicKeyPin'>;
   apiKey: ApiKey;
+  /** Milliseconds until a request that was put off is made again. */
+  againMs?: number;
 }
 
 /** @throws {SealiftError} SMOKE_TEST_FAILED */
@@ -62,14 +64,21 @@ export async function smokeTest(input: SmokeInput): Promise<SmokeAnswer[]> {
   const answers: SmokeAnswer[] = [];
   for (const [i, service] of input.services.entries()) {
     const prefix = i === 0 ? '' : `/${service.name}`;
-    const ran = await ask(input.engine, gateway.id, curlConfig(input, service, prefix));
+    const ran = await ask(input, gateway.id, curlConfig(input, service, prefix));
     answers.push(judge(service, ran, [input.apiKey.key]));
   }
   return answers;
 }
 
-/** Others may be using up what the key is allowed: then the answer is to come again. */
-async function ask(engine: EngineClient, gateway: string, config: string): Promise<Ran> {
+/**
+ * Others may be using up what the key is allowed (429), and a gateway that was told to read its files anew may look for its
+ * engines in vain for a moment (502 to 504): the answer is to come again.
+ */
+async function ask(
+  { engine, againMs = AGAIN_MS }: SmokeInput,
+  gateway: string,
+  config: string,
+): Promise<Ran> {
   for (let again = 0; ; again++) {
     const ran = await engine.exec(
       gateway,
@@ -77,8 +86,8 @@ async function ask(engine: EngineClient, gateway: string, config: string): Promi
       config,
       (REQUEST_SECONDS + 10) * 1000,
     );
-    if (!ran.stdout.endsWith('\n429') || again === MAX_AGAIN) return ran;
-    await sleep(AGAIN_MS);
+    if (!/\n(429|50[234])$/.test(ran.stdout) || again === MAX_AGAIN) return ran;
+    await sleep(againMs);
   }
 }
 

@@ -53,6 +53,38 @@ describe('the smoke test', () => {
     await expect(answering(nothing)).rejects.toMatchObject({ code: 'SMOKE_TEST_FAILED' });
   });
 
+  it('asks again when it was put off, and not for ever', async () => {
+    const good = JSON.stringify({ model: 'tiny', choices: [{ message: { content: 'ready' } }] });
+    const asks = (statuses: string[]): { asked: () => number; answers: Promise<SmokeAnswer[]> } => {
+      let asked = 0;
+      const exec = (): Promise<object> => {
+        const status = statuses[Math.min(asked++, statuses.length - 1)]!;
+        return Promise.resolve({
+          code: 0,
+          stdout: `${status === '200' ? good : '{}'}\n${status}`,
+          stderr: '',
+        });
+      };
+      const engine = {
+        containers: () => Promise.resolve([{ id: 'g', service: 'gateway', state: 'running' }]),
+        exec,
+      } as unknown as EngineClient;
+      const apiKey = { name: 'default', key: 'sk-0123456789012345678901234567' };
+      const site = parseSite(siteText(8443), 'site.yaml');
+      const input = { engine, project: 'sealift-demo', services, site, tls: { publicKeyPin: 'x' }, apiKey };
+      return { answers: smokeTest({ ...input, againMs: 1 }), asked: () => asked };
+    };
+    const later = asks(['502', '429', '200']);
+    expect(await later.answers).toMatchObject([{ answer: 'ready' }]);
+    expect(later.asked()).toBe(3);
+    const never = asks(['503']);
+    await expect(never.answers).rejects.toMatchObject({ code: 'SMOKE_TEST_FAILED' });
+    expect(never.asked()).toBe(7);
+    const refused = asks(['401']);
+    await expect(refused.answers).rejects.toMatchObject({ code: 'SMOKE_TEST_FAILED' });
+    expect(refused.asked()).toBe(1);
+  });
+
   it('asks for a few tokens only', async () => {
     const asked: string[] = [];
     await answering({ message: { content: 'ready' } }, asked);
