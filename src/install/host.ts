@@ -203,7 +203,6 @@ export class Compose {
 
   /** @throws {SealiftError} COMPOSE_UNSUPPORTED when there is none, or only version 1 */
   static async find(options: ComposeOptions): Promise<Compose> {
-    await mkdir(options.configFolder, { recursive: true, mode: 0o700 });
     const env = {
       PATH: options.path,
       HOME: options.configFolder,
@@ -241,6 +240,7 @@ export class Compose {
   ): Promise<void> {
     const which = file === undefined ? [] : ['--file', file];
     const argv = [...this.#argv, '--ansi', 'never', '--project-name', project, ...which, ...args] as const;
+    await mkdir(this.#env['DOCKER_CONFIG']!, { recursive: true, mode: 0o700 });
     await waitForEarlier(this.#pidFile, COMPOSE_MS);
     const options = { env: this.#env, timeoutMs: COMPOSE_MS, cwd: '/', pidFile: this.#pidFile };
     const ran = await run(argv, options);

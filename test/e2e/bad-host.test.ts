@@ -206,6 +206,15 @@ describe('the doctor', () => {
     expect(stderr).toBe('');
   });
 
+  it('says of a host that has nothing what is to be made first, and makes nothing itself', async () => {
+    const home = join(tempDir('nothing'), 'home');
+    const { code, checks } = await examine(home);
+    expect(code).toBe(20);
+    expect(outcomes(checks)).toMatchObject({ trust: 'failed', site: 'failed', engine: 'ok', compose: 'ok' });
+    expect(checks.find(({ name }) => name === 'trust')?.advice).toContain('sealift help trust');
+    expect(existsSync(home)).toBe(false);
+  });
+
   it('refuses a bundle that nobody vouches for', async () => {
     const { code } = await inside(['doctor', join(staging.good, 'unsigned.tar')], freshHome());
     expect(code).toBe(10);

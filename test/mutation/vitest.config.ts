@@ -19,7 +19,7 @@ export default defineConfig({
     name: 'mutation',
     include: [
       'test/{trust,bundle}/**/*.test.ts',
-      'test/attacks/{archive,documents,identities,readings,rollback,rotation,signatures,swapped-media}.test.ts',
+      'test/attacks/{archive,delta,documents,identities,readings,rollback,rotation,signatures,swapped-media}.test.ts',
       'test/{json,text}.test.ts',
     ],
     // Fuzzing finds what nobody thought of; a mutant must fall to a test that says what is wrong.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { openBundle, type VerifiedBundle } from '../../bundle/open.ts';
+import { asSealiftError, type SealiftError } from '../../errors.ts';
 import type { SealiftEvent } from '../../events.ts';
 import { examineHost } from '../../install/look.ts';
 import { command, type Result } from '../command.ts';
@@ -16,6 +17,9 @@ interface DoctorOptions {
   host: HostFlags;
   volumes: readonly string[];
 }
+
+/** Exit status of a host that is not ready, see EXIT_CODES. */
+const PREFLIGHT = 20;
 
 type Check = Extract<SealiftEvent, { type: 'check' }>;
 
@@ -63,13 +67,42 @@ async function examined(bundle: VerifiedBundle | undefined, paths: HostPaths, io
     if (event.type === 'check') checks.push(event);
     else io.emit(event);
   };
-  const [problem] = await examineHost(bundle, { ...paths, now: io.now, emit });
+  const untrusted = bundle === undefined ? await checkTrust(paths, io, emit) : undefined;
+  const [unfit] = await examineHost(bundle, { ...paths, now: io.now, emit });
+  const problem = untrusted ?? unfit;
   return {
     schema: 'sealift/doctor/v1',
     data: { checks: checks.map(({ type: _, ...check }) => check) },
     text: [...checks.flatMap(lines), '', verdict(checks)],
-    ...(problem === undefined ? {} : { exit: problem.exitCode }),
+    ...(problem === undefined ? {} : { exit: PREFLIGHT }),
   };
+}
+
+/** Whom the host trusts, which an install would ask first. */
+async function checkTrust(
+  { home }: HostPaths,
+  io: Io,
+  emit: (event: SealiftEvent) => void,
+): Promise<SealiftError | undefined> {
+  const check = { type: 'check', name: 'trust' } as const;
+  try {
+    const { policy } = await adoptedPolicy(home, io);
+    emit({
+      ...check,
+      outcome: 'ok',
+      detail: `policy version ${policy.version}, ${count(policy.signers.length, 'signer')}`,
+    });
+    return undefined;
+  } catch (thrown) {
+    const error = asSealiftError(thrown, 'reading the trust policy');
+    emit({
+      ...check,
+      outcome: 'failed',
+      detail: error.message,
+      ...(error.hint === undefined ? {} : { advice: error.hint }),
+    });
+    return error;
+  }
 }
 
 const lines = ({ outcome, name, detail, advice }: Check): Line[] => [
