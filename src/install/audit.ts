@@ -5,19 +5,16 @@
  */
 import { lstat, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { subjectOf } from '../bundle/judge.ts';
 import { asSealiftError } from '../errors.ts';
 import { silent, type Emit } from '../events.ts';
 import type { Digest } from '../store/digest.ts';
 import type { TrustPolicy } from '../trust/policy.ts';
-import { checkPolicy } from '../trust/rules.ts';
-import { demandThreshold, judgeSignatures } from '../trust/verify.ts';
 import { auditFiles } from './audit-files.ts';
 import { EngineClient, type EngineContainer } from './engine-client.ts';
 import { isLoaded } from './gateway-control.ts';
 import type { Home } from './home.ts';
 import { readJournal } from './journal.ts';
-import { readInstalled, type Installed } from './kept-bundle.ts';
+import { demandAccepted, readInstalled, type Installed } from './kept-bundle.ts';
 import { receiptSignature } from './receipt.ts';
 import { filesUnder, strangers } from './release-folder.ts';
 import type { RenderedFile } from './release.ts';
@@ -108,12 +105,12 @@ async function unfinished(home: Home): Promise<Finding[]> {
 /** Receipts and signatures: by the policy of today, which may have revoked somebody since. */
 async function papers({ home, policy, now }: AuditInput, releases: readonly Installed[]): Promise<Finding[]> {
   const findings: Finding[] = [];
-  for (const { receipt, inventory, sums, slots } of releases) {
+  for (const installed of releases) {
+    const { receipt } = installed;
     for (const problem of signatureDrift(await receiptSignature(home, receipt)))
       findings.push({ what: 'receipt', subject: receipt.release, problem });
     try {
-      demandThreshold(judgeSignatures(sums, slots, policy, now), policy);
-      checkPolicy(subjectOf(inventory, receipt.bundle.digest), policy, undefined);
+      demandAccepted(installed, policy, now);
     } catch (error) {
       const problem = `would not be accepted today: ${asSealiftError(error, 'judging').message}`;
       findings.push({ what: 'bundle', subject: receipt.release, problem });

@@ -6,13 +6,17 @@
  */
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { subjectOf } from '../bundle/judge.ts';
 import { parseInventory, type Inventory } from '../bundle/inventory.ts';
 import { parseSums, slotName, SUMS_NAME } from '../bundle/sums.ts';
 import { SealiftError } from '../errors.ts';
 import { canonicalJson } from '../json.ts';
 import { digestOf, hexOf, type Digest } from '../store/digest.ts';
 import { fsyncDir, writeFileDurably } from '../store/files.ts';
+import type { TrustPolicy } from '../trust/policy.ts';
+import { checkPolicy } from '../trust/rules.ts';
 import { SLOT_BYTES, SLOT_COUNT } from '../trust/slots.ts';
+import { demandThreshold, judgeSignatures } from '../trust/verify.ts';
 import type { VerifiedBundle } from '../bundle/open.ts';
 import { absent, type Home } from './home.ts';
 import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
@@ -65,6 +69,17 @@ export async function readInstalled(home: Home, release?: string): Promise<Insta
       hint: there.length === 0 ? 'sealift install BUNDLE' : `releases here: ${there.join(', ')}`,
     },
   );
+}
+
+/**
+ * Demands that the policy of today accepts what a release was made of, which may have revoked somebody since.
+ * Not held against a newer version: the release was installed already.
+ * @throws {SealiftError} UNTRUSTED_SIGNER, SIGNER_REVOKED, BUNDLE_REVOKED, VERSION_REFUSED and the like
+ */
+export function demandAccepted(installed: Installed, policy: TrustPolicy, at: Date): void {
+  const { receipt, inventory, sums, slots } = installed;
+  demandThreshold(judgeSignatures(sums, slots, policy, at), policy);
+  checkPolicy(subjectOf(inventory, receipt.bundle.digest), policy, undefined);
 }
 
 async function readKept(home: Home, digest: Digest): Promise<Omit<Installed, 'receipt'>> {

@@ -8,7 +8,7 @@ import type { Service } from '../engines/index.ts';
 import { releaseName } from './home.ts';
 import type { Override } from './override.ts';
 import type { Receipt } from './receipt.ts';
-import type { Site } from './site.ts';
+import { gatewayUrl, type Site } from './site.ts';
 import type { SmokeAnswer } from './smoke.ts';
 import type { Step, World } from './step.ts';
 import { configsPath } from './steps/config.ts';
@@ -167,14 +167,13 @@ function serving({
     ...(replicas === 1 ? {} : { replicas }),
   }));
   if (site === undefined) return { services: running, smoke: [] };
-  const { hostName, listen } = site;
   return {
     services: running,
     gateway: {
       project: projectName(bundle.inventory.name),
       service: gatewayService(services),
       image: bundle.inventory.gateway!.image,
-      url: `https://${hostName}${listen.port === 443 ? '' : `:${listen.port}`}`,
+      url: gatewayUrl(site),
       apiKeys: apiKeysFile(site, world.home),
     },
     ...(bundle.inventory.monitoring && { monitoring: bundle.inventory.monitoring }),

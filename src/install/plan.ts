@@ -16,7 +16,7 @@ import { preflight, type Host, type PlanInput, type Stack } from './look.ts';
 import { overridesOf, type AgreedOverride } from './override.ts';
 import { Findings } from './preflight.ts';
 import { readReceipt, readReceipts } from './receipt.ts';
-import type { Site } from './site.ts';
+import { gatewayUrl } from './site.ts';
 import type { Step, StepState, World } from './step.ts';
 import { configStep } from './steps/config.ts';
 import { FilesStep } from './steps/files.ts';
@@ -159,9 +159,6 @@ async function replacedRelease(
   const current = await home.current();
   return ours.find((release) => running.has(release)) ?? ours.find((release) => release === current);
 }
-
-export const gatewayUrl = ({ hostName, listen }: Site): string =>
-  `https://${hostName}${listen.port === 443 ? '' : `:${listen.port}`}`;
 
 interface Parts {
   bundle: VerifiedBundle;

@@ -4,20 +4,17 @@
  * a smoke test, and a return when they fail. The policy of today must still accept what the older release was
  * made of; only the check against the newer version is left out, and why goes into the receipt.
  */
-import { subjectOf } from '../bundle/judge.ts';
 import { SealiftError } from '../errors.ts';
 import { silent } from '../events.ts';
 import { Store } from '../store/store.ts';
 import type { TrustPolicy } from '../trust/policy.ts';
-import { checkPolicy } from '../trust/rules.ts';
-import { demandThreshold, judgeSignatures } from '../trust/verify.ts';
 import { carryOut, type ApplyOptions } from './carry-out.ts';
 import { EngineClient } from './engine-client.ts';
 import type { Home } from './home.ts';
 import { readHostKey } from './host-key.ts';
 import { composeFinder } from './host.ts';
 import { Journal, readJournal, type JournalState } from './journal.ts';
-import { readInstalled, type Installed } from './kept-bundle.ts';
+import { demandAccepted, readInstalled, type Installed } from './kept-bundle.ts';
 import type { PlanInput } from './look.ts';
 import type { Override } from './override.ts';
 import { checkPort } from './preflight.ts';
@@ -66,7 +63,7 @@ export async function planRollback(input: RollbackInput): Promise<RollbackPlan> 
   const current = await demandCurrent(home);
   const installed = await readInstalled(home, left?.release ?? (await targetOf(input, current)));
   demandNoOther(left, installed.receipt);
-  judge(installed, input);
+  demandAccepted(installed, input.policy, input.judged);
   const store = await Store.open(home.root);
   const compose = composeFinder(input);
   if (installed.receipt.gateway !== undefined) await compose();
@@ -117,11 +114,6 @@ async function targetOf({ home, release }: RollbackInput, current: Receipt): Pro
       : `${wanted} is current already`,
     { hint: 'an older one can be installed from its medium: sealift install BUNDLE --allow-downgrade WHY' },
   );
-}
-
-function judge({ receipt, inventory, sums, slots }: Installed, { policy, judged }: RollbackInput): void {
-  demandThreshold(judgeSignatures(sums, slots, policy, judged), policy);
-  checkPolicy(subjectOf(inventory, receipt.bundle.digest), policy, undefined);
 }
 
 /** By names, sizes and inodes; `sealift audit` hashes. */

@@ -6,7 +6,7 @@ import { apiKeysFile } from './api-keys.ts';
 import { alertsOf } from './monitoring.ts';
 import { PROMETHEUS } from './monitoring-names.ts';
 import { releaseName, type Home } from './home.ts';
-import type { Site } from './site.ts';
+import { gatewayUrl, type Site } from './site.ts';
 import { containersOf, gatewayService, projectName } from './targets/compose.ts';
 
 export interface RunbookInput {
@@ -16,9 +16,6 @@ export interface RunbookInput {
   services: readonly Service[];
   tls: { expires: Date };
 }
-
-const urlOf = ({ hostName, listen }: Site): string =>
-  `https://${hostName}${listen.port === 443 ? '' : `:${listen.port}`}`;
 
 export function renderRunbook(input: RunbookInput): string {
   const { home, inventory, site } = input;
@@ -37,7 +34,7 @@ export function renderRunbook(input: RunbookInput): string {
 }
 
 function whatRuns({ home, inventory, site, services }: RunbookInput): string[] {
-  const url = urlOf(site);
+  const url = gatewayUrl(site);
   const several = services.length > 1;
   return [
     '## What runs',
@@ -71,7 +68,7 @@ function daily({ inventory, site, services }: RunbookInput, at: string): string[
     '',
     ...section('Is it well?', [
       `sealift status${at}`,
-      `curl --cacert CA.pem ${urlOf(site)}/health`,
+      `curl --cacert CA.pem ${gatewayUrl(site)}/health`,
       `sealift audit${at}          # hashes everything; as long as reading all weights`,
     ]),
     ...section('Logs', [
@@ -132,7 +129,7 @@ function alerts({ home, inventory, site, services, tls }: RunbookInput): string[
     '',
     inventory.monitoring.grafana === undefined
       ? `Prometheus shows what is firing: docker exec ${containerName(inventory.name, PROMETHEUS)} promtool query instant http://127.0.0.1:9090 ALERTS`
-      : `Grafana is at ${urlOf(site)}/grafana/ for the networks under \`monitoring\` in site.yaml: user admin, password in \`${home.path('current/secrets/monitoring/grafana-admin')}\`.`,
+      : `Grafana is at ${gatewayUrl(site)}/grafana/ for the networks under \`monitoring\` in site.yaml: user admin, password in \`${home.path('current/secrets/monitoring/grafana-admin')}\`.`,
     '',
   ];
 }

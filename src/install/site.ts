@@ -110,3 +110,7 @@ export async function readSite(home: Home): Promise<Site> {
     hint: 'it says the host name, the port and the certificate of this host: `sealift help site` prints one to start from',
   });
 }
+
+/** Where clients reach the gateway; without the port when it is the one of https. */
+export const gatewayUrl = ({ hostName, listen }: Site): string =>
+  `https://${hostName}${listen.port === 443 ? '' : `:${listen.port}`}`;

@@ -20,7 +20,7 @@ import {
   PROMETHEUS,
   PROMETHEUS_PORT,
 } from '../monitoring-names.ts';
-import type { Site } from '../site.ts';
+import { gatewayUrl, type Site } from '../site.ts';
 
 export interface ComposeInput {
   project: string;
@@ -267,7 +267,7 @@ const grafanaEnvironment = ({ site }: ComposeInput): Record<string, string> => (
   GF_PATHS_PROVISIONING: `${MONITORING_TARGET}/provisioning`,
   GF_SECURITY_ADMIN_PASSWORD__FILE: `${MONITORING_SECRETS}/grafana-admin`,
   GF_SECURITY_DISABLE_GRAVATAR: 'true',
-  GF_SERVER_ROOT_URL: `https://${site.hostName}${site.listen.port === 443 ? '' : `:${site.listen.port}`}${GRAFANA_PATH}`,
+  GF_SERVER_ROOT_URL: `${gatewayUrl(site)}${GRAFANA_PATH}`,
   GF_SERVER_SERVE_FROM_SUB_PATH: 'true',
   GF_USERS_ALLOW_SIGN_UP: 'false',
   GF_ANALYTICS_REPORTING_ENABLED: 'false',
