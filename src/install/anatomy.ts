@@ -31,12 +31,11 @@ export interface Anatomy {
 export const listOf = (value: string | string[] | null | undefined): string[] =>
   typeof value === 'string' ? [value] : (value ?? []);
 
-export function anatomyOf({
-  Config,
-  HostConfig,
-  Mounts,
-  NetworkSettings,
-}: Docker.ContainerInspectInfo): Anatomy {
+export const networksOf = ({ NetworkSettings }: Docker.ContainerInspectInfo): string[] =>
+  Object.keys(NetworkSettings.Networks).sort();
+
+export function anatomyOf(container: Docker.ContainerInspectInfo): Anatomy {
+  const { Config, HostConfig, Mounts } = container;
   const { PidMode, IpcMode, NetworkMode, UTSMode, UsernsMode } = HostConfig;
   const modes = { pid: PidMode, ipc: IpcMode, network: NetworkMode, uts: UTSMode, user: UsernsMode };
   const published = (HostConfig.PortBindings ?? {}) as Record<
@@ -54,7 +53,7 @@ export function anatomyOf({
       target: m.Destination,
       readOnly: !m.RW,
     })),
-    networks: Object.keys(NetworkSettings.Networks).sort(),
+    networks: networksOf(container),
     ports: Object.entries(published)
       .flatMap(([port, hosts]) =>
         hosts.map((h) => `${h.HostIp ?? ''}:${h.HostPort ?? ''}->${port.split('/')[0]}`),

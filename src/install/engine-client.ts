@@ -11,7 +11,7 @@ import Docker from 'dockerode';
 import { SealiftError, type ErrorCode } from '../errors.ts';
 import { isImageRef } from '../bundle/inventory.ts';
 import { isDigest, type Digest } from '../store/digest.ts';
-import { anatomyOf, listOf, type Anatomy } from './anatomy.ts';
+import { anatomyOf, listOf, networksOf, type Anatomy } from './anatomy.ts';
 import {
   atLeast,
   factsOf,
@@ -23,8 +23,9 @@ import {
   type StoreKind,
 } from './engine-facts.ts';
 
-export type { EngineFacts, StoreKind } from './engine-facts.ts';
 import { plainLine } from './text.ts';
+
+export type { EngineFacts, StoreKind } from './engine-facts.ts';
 
 /** Limit for requests that are answered from memory, in milliseconds. Loading and removing have none. */
 const QUICK_MS = 60_000;
@@ -51,6 +52,8 @@ export interface EngineContainer {
   health: string;
   restarts: number;
   exitCode: number;
+  /** Names of the networks that it is on, sorted. */
+  networks: readonly string[];
   labels: Readonly<Record<string, string>>;
 }
 
@@ -203,8 +206,12 @@ export class EngineClient {
     const left = await this.#ask('listing containers', () =>
       this.#quick.listContainers({ all: true, filters }),
     );
-    for (const { Id } of left ?? [])
-      await this.#ask('removing a container', () => this.#slow.getContainer(Id).remove({ force: true }));
+    for (const { Id } of left ?? []) await this.removeContainer(Id);
+  }
+
+  /** Stops and removes a container. One that is not there is no error. */
+  async removeContainer(id: string): Promise<void> {
+    await this.#ask('removing a container', () => this.#slow.getContainer(id).remove({ force: true }));
   }
 
   /** Takes a tag away, and with its last tag the image. A tag that is not there is no error. */
@@ -235,6 +242,7 @@ export class EngineClient {
       health: c.State.Health?.Status ?? 'none',
       restarts: c.RestartCount,
       exitCode: c.State.ExitCode,
+      networks: networksOf(c),
       labels,
     };
   }

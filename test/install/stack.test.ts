@@ -375,6 +375,22 @@ it('repairs what was stopped', async () => {
   ]);
 }, 90_000);
 
+it('replaces a container that has not all of its networks: Compose, broken off, leaves such ones and takes them for right', async () => {
+  const same = await stackBundle({ version: '1.1.0', model: tinyModel({ answer: 'I am the next one.' }) });
+  const of = (name: string): Promise<string> => docker('inspect', '-f', '{{.Id}}', `sealift-demo-${name}-1`);
+  const before = { chat: await of('chat'), gateway: await of('gateway') };
+  await docker('network', 'disconnect', 'sealift-demo_engines', 'sealift-demo-gateway-1');
+  expect((await readStatus({ home, socket: engine.socket })).drift).toEqual([]);
+  const receipt = await me.install(same);
+  expect(receipt.steps.filter((s) => s.outcome === 'done').map((s) => s.id.split(':')[0])).toEqual([
+    'service',
+    'smoke',
+    'current',
+  ]);
+  expect(await of('chat')).toBe(before.chat);
+  expect(await of('gateway')).not.toBe(before.gateway);
+}, 120_000);
+
 it('refuses a port that another program holds, and not the one that it holds itself', async () => {
   const { createServer } = await import('node:net');
   const server = createServer();

@@ -4,8 +4,9 @@
  * steps: `ReturnStep` stands before the files and does nothing but remember what ran, so that, in the reverse
  * order of an undo, it starts the release of before after its files are back.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { SealiftError } from '../../errors.ts';
 import { exists } from '../../store/files.ts';
 import type { Digest } from '../../store/digest.ts';
@@ -17,10 +18,8 @@ import { readReceipt } from '../receipt.ts';
 import { readEngineKeys } from '../release.ts';
 import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';
 import { BUNDLE_LABEL, FILES_LABEL, gatewayService, imagesOf, monitorsOf } from '../targets/compose.ts';
-import { parse } from 'yaml';
-import * as z from 'zod';
+import { definitionsOf, wantedNetworks, type Definition } from '../targets/compose-drift.ts';
 import { plainLine, withoutSecrets } from '../text.ts';
-import { readFile } from 'node:fs/promises';
 
 const POLL_MS = 500;
 const LOG_LINES = 20;
@@ -98,12 +97,16 @@ export class ServiceStep implements Step {
   }
 
   async check(): Promise<StepState> {
-    const labels = await filesLabels(this.#file());
-    const containers = await this.#world.engine.containers(this.#input.project);
+    const { project, bundle } = this.#input;
+    const definitions = await definitionsIn(this.#file());
+    const containers = await this.#world.engine.containers(project);
     const right = this.#expected().every(([service, image]) => {
       const found = containers.filter((c) => c.service === service);
+      const definition = definitions.get(service);
       return (
-        found.length === 1 && found.every((c) => isRight(c, image, labels.get(service), this.#input.bundle))
+        found.length === 1 &&
+        definition !== undefined &&
+        found.every((c) => isRight(c, image, definition, bundle) && isConnected(c, definition, project))
       );
     });
     if (!right || containers.length !== this.#expected().length) return 'needed';
@@ -111,7 +114,7 @@ export class ServiceStep implements Step {
   }
 
   async apply(_progress: Progress, signal?: AbortSignal): Promise<void> {
-    await (await this.#world.compose()).up(this.#file(), this.#input.project);
+    await startProject(this.#world, this.#file(), this.#input.project);
     await this.#untilHealthy(signal);
     const { engine } = this.#world;
     const { id } = await gatewayContainer(engine, this.#input.project, this.#input.services);
@@ -184,24 +187,41 @@ export function stateOf(service: string, image: Digest, containers: readonly Eng
   return is('waiting', container.state === 'running' ? container.health : container.state);
 }
 
-const isRight = (c: EngineContainer, image: Digest, files: string | undefined, bundle: Digest): boolean =>
+const isRight = (c: EngineContainer, image: Digest, definition: Definition, bundle: Digest): boolean =>
   c.image === image &&
   c.state === 'running' &&
   c.health === 'healthy' &&
   c.labels[BUNDLE_LABEL] === bundle &&
-  c.labels[FILES_LABEL] === files;
+  c.labels[FILES_LABEL] === definition.labels[FILES_LABEL];
 
-const ComposeFile = z.object({
-  services: z.record(z.string(), z.object({ labels: z.object({ [FILES_LABEL]: z.string() }) })),
-});
+const isConnected = (c: EngineContainer, definition: Definition, project: string): boolean =>
+  c.networks.join() === wantedNetworks(definition, project).join();
 
-/** The label that each container of a compose file must carry; none when there is no such file, or not one of ours. */
-async function filesLabels(file: string): Promise<Map<string, string>> {
-  const text = await readFile(file, 'utf8').catch(() => '');
-  const parsed = ComposeFile.safeParse(parse(text)).data;
-  return new Map(
-    Object.entries(parsed?.services ?? {}).map(([name, { labels }]) => [name, labels[FILES_LABEL]]),
-  );
+/** What a compose file asks for; nothing when there is no such file, or not one of ours. */
+async function definitionsIn(file: string): Promise<Map<string, Definition>> {
+  try {
+    return definitionsOf(await readFile(file, 'utf8'));
+  } catch {
+    return new Map();
+  }
+}
+
+/**
+ * Compose makes a container on one network and then connects it to the others (with engines before API 1.44). Broken off
+ * in between it leaves one that looks right to the next Compose, which compares the definition alone: such a
+ * container is made anew.
+ */
+async function startProject(world: World, file: string, project: string): Promise<void> {
+  const compose = await world.compose();
+  await compose.up(file, project);
+  const definitions = await definitionsIn(file);
+  const cut = (await world.engine.containers(project)).filter((c) => {
+    const definition = definitions.get(c.service);
+    return definition !== undefined && !isConnected(c, definition, project);
+  });
+  if (cut.length === 0) return;
+  for (const { id } of cut) await world.engine.removeContainer(id);
+  await compose.up(file, project);
 }
 
 /** Stops what was started, unless a release was replaced: that one is started over it, see `undoReturn`. */
@@ -221,8 +241,7 @@ export async function undoReturn(
   world: World,
 ): Promise<void> {
   if (record.release === undefined) return;
-  const compose = await world.compose();
-  await compose.up(join(world.home.releaseFolder(record.release), 'compose.yaml'), record.project);
+  await startProject(world, join(world.home.releaseFolder(record.release), 'compose.yaml'), record.project);
   await untilAnswering(world, record.project, record.release);
   await readAgain(world, record.project, record.release);
 }

@@ -56,10 +56,14 @@ export interface Compared {
   secret: { variable: string; value: string } | undefined;
 }
 
+/** As the engine calls them, sorted. */
+export const wantedNetworks = ({ networks }: Definition, project: string): string[] =>
+  networks.map((name) => `${project}_${name}`).toSorted();
+
 /** One line for each difference; none when the container is what was asked for. */
 export function containerDrift(compared: Compared): string[] {
   const { definition, container, image, project } = compared;
-  const networks = definition.networks.map((name) => `${project}_${name}`).toSorted();
+  const networks = wantedNetworks(definition, project);
   const ports = definition.ports.map((p) => `${p.host_ip}:${p.published}->${p.target}`);
   return [
     ...differs('arguments', container.command, definition.command),
