@@ -6,7 +6,8 @@
 import { Worker } from 'node:worker_threads';
 import type { Digest } from './digest.ts';
 import { onPage } from './memory.ts';
-import type { Destination, InletOrder, InletWord, Trouble } from './transfer-worker.ts';
+import type { Destination, InletOrder, InletWord } from './transfer-worker.ts';
+import type { Trouble } from './trouble.ts';
 import { newThread, THREADS, TransferError } from './transfer.ts';
 
 /** Bytes that are handed over together. */

@@ -8,14 +8,9 @@ import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from '
 import { parentPort } from 'node:worker_threads';
 import { addProduct } from './combine.ts';
 import { onPage } from './memory.ts';
-
-/** Bytes of a file that is open in this process. */
-export interface Stretch {
-  fd: number;
-  /** Bytes. */
-  offset: number;
-  length: number;
-}
+import { READ_BYTES, Reader } from './reader.ts';
+import { BUFFER_BYTES, Sink, type Stretch } from './sink.ts';
+import { attempt, errno, Failure, type Place, type Trouble } from './trouble.ts';
 
 /** A whole file that the worker opens itself. One that has another size is an error (EBADSIZE). */
 export interface WholeFile {
@@ -47,17 +42,6 @@ export interface CombineJob {
   to: number;
 }
 
-/** What went wrong in a job, in a form that crosses between threads. */
-export interface Trouble {
-  /** Of the operating system; EEND when the source ends too early, EBADSIZE, ECANCELED. */
-  code: string;
-  message: string;
-  side: 'read' | 'write';
-  /** Which stretch, from 0, and at which byte of its file. */
-  stretch: number;
-  at: number;
-}
-
 export interface Order {
   jobs: readonly (TransferJob | CombineJob)[];
   /** Set to 1 by the other side to stop the worker. */
@@ -79,134 +63,11 @@ export type InletWord = { inlet: number } & (
   { free: number; failed: boolean } | { result: string | Trouble }
 );
 
-/** Read and hashed at a time: the fastest of 64 KiB to 4 MiB, since it stays in the second-level cache. */
-const READ_BYTES = 256 * 1024;
-
-/** Written at a time. A disk that is written to past the page cache wants more in one call. */
-const BUFFER_BYTES = 1024 * 1024;
-
-/** What O_DIRECT wants memory, places and lengths to be multiples of, in bytes: enough for every disk. */
-const PAGE_BYTES = 4096;
-
-/** For less than this, opening a file once more does not pay. */
-const DIRECT_BYTES = 4 * 1024 * 1024;
-
 /** Bytes between two words on progress. */
 const WORD_BYTES = 8 * 1024 * 1024;
 
 const buffer = Buffer.from(onPage(BUFFER_BYTES, 'own'));
 const ZEROS = Buffer.alloc(4096);
-
-class Failure extends Error {
-  readonly trouble: Trouble;
-
-  constructor(cause: unknown, place: Omit<Trouble, 'code' | 'message'>) {
-    const { code = 'EUNKNOWN', message } = cause as NodeJS.ErrnoException;
-    super(message, { cause });
-    this.trouble = { code, message, ...place };
-  }
-}
-
-const errno = (code: string, message: string): Error => Object.assign(new Error(message), { code });
-
-/**
- * Where the next bytes go. Much data goes past the page cache (O_DIRECT), where the file system can do that: finding
- * pages for hundreds of gigabytes and copying into them costs more time than all the rest, and drives out of memory
- * what others have there.
- */
-class Sink {
-  readonly #stretches: readonly Stretch[];
-  /** The same files, open once more; undefined when all goes through the page cache. */
-  #direct: Map<number, number> | undefined;
-  #index = 0;
-  #done = 0;
-
-  constructor(stretches: readonly Stretch[]) {
-    this.#stretches = stretches;
-    const bytes = stretches.reduce((sum, { length }) => sum + length, 0);
-    if (bytes >= DIRECT_BYTES && constants.O_DIRECT !== undefined) this.#direct = new Map();
-  }
-
-  /** Bytes that are best written next: as many as lead to a page's beginning, or else the whole buffer. */
-  get wanted(): number {
-    const at = (this.#stretches[this.#index]?.offset ?? 0) + this.#done;
-    return this.#direct === undefined ? BUFFER_BYTES : toPage(at) || BUFFER_BYTES;
-  }
-
-  write(bytes: Uint8Array): void {
-    for (let from = 0; from < bytes.length;) {
-      const { fd, offset, length } = this.#stretches[this.#index]!;
-      const piece = bytes.subarray(from, from + length - this.#done);
-      const at = offset + this.#done;
-      try {
-        const written = piece.length === 0 ? 0 : this.#writeSome(fd, piece, at);
-        from += written;
-        this.#done += written;
-      } catch (error) {
-        throw new Failure(error, { side: 'write', stretch: this.#index, at });
-      }
-      if (this.#done === length) {
-        this.#index++;
-        this.#done = 0;
-      }
-    }
-  }
-
-  #writeSome(fd: number, piece: Uint8Array, at: number): number {
-    if (this.#direct === undefined) return writeSync(fd, piece, 0, piece.length, at);
-    const lead = toPage(at);
-    const whole = piece.length - (piece.length % PAGE_BYTES);
-    if (lead === 0 && whole > 0) {
-      const written = this.#writeDirect(fd, onPages(piece.subarray(0, whole)), at);
-      if (written > 0) return written;
-    }
-    return writeSync(fd, piece, 0, lead === 0 ? piece.length : Math.min(lead, piece.length), at);
-  }
-
-  /** @returns 0 when it cannot be done here */
-  #writeDirect(fd: number, pages: Uint8Array, at: number): number {
-    try {
-      const direct = this.#direct?.get(fd) ?? this.#reopen(fd);
-      return direct === undefined ? 0 : writeSync(direct, pages, 0, pages.length, at);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
-      this.close();
-      return 0;
-    }
-  }
-
-  /** By the descriptor, since the name may be another's by now. Not every file system has O_DIRECT. */
-  #reopen(fd: number): number | undefined {
-    if (this.#direct === undefined) return undefined;
-    try {
-      const direct = openSync(`/proc/self/fd/${fd}`, constants.O_WRONLY | constants.O_DIRECT);
-      this.#direct.set(fd, direct);
-      return direct;
-    } catch {
-      this.close();
-      return undefined;
-    }
-  }
-
-  /** Closes what this has opened; what is written afterwards goes through the page cache. */
-  close(): void {
-    for (const fd of this.#direct?.values() ?? []) closeSync(fd);
-    this.#direct = undefined;
-  }
-}
-
-/** Bytes up to the next beginning of a page, which may be here. */
-const toPage = (at: number): number => (PAGE_BYTES - (at % PAGE_BYTES)) % PAGE_BYTES;
-
-let staging: Buffer | undefined;
-
-/** The same bytes, in memory that begins on a page. */
-function onPages(bytes: Uint8Array): Uint8Array {
-  if (bytes.byteOffset % PAGE_BYTES === 0) return bytes;
-  staging ??= Buffer.from(onPage(BUFFER_BYTES, 'own'));
-  staging.set(bytes);
-  return staging.subarray(0, bytes.length);
-}
 
 let silence = 0;
 
@@ -221,48 +82,66 @@ function moved(bytes: number): void {
   silence = 0;
 }
 
-/** Reads stretches to their end, hashes them, and writes them: each byte once. */
-function pump(from: readonly Stretch[], hasher: Hash, sink: Sink | undefined, stop: Int32Array): void {
+/** Reads stretches to their end and hashes them: each byte once. */
+function digestAll(from: readonly Stretch[], hasher: Hash, stop: Int32Array): void {
+  for (const [stretch, { fd, offset, length }] of from.entries()) {
+    const reader = new Reader(fd, offset, offset + length);
+    try {
+      for (let done = 0; done < length;) {
+        const place = { side: 'read', stretch, at: offset + done } as const;
+        demandGoingOn(stop, place);
+        const piece = attempt(place, () => reader.next());
+        demandMore(piece.length, place);
+        hasher.update(piece);
+        done += piece.length;
+        moved(piece.length);
+      }
+    } finally {
+      reader.close();
+    }
+  }
+}
+
+/** The same, and writes them in the same pass. */
+function pump(from: readonly Stretch[], hasher: Hash, sink: Sink, stop: Int32Array): void {
   let held = 0;
   for (const [stretch, { fd, offset, length }] of from.entries()) {
     for (let done = 0; done < length;) {
       const place = { side: 'read', stretch, at: offset + done } as const;
-      if (Atomics.load(stop, 0) !== 0) throw new Failure(errno('ECANCELED', 'stopped'), place);
-      const wanted = (sink?.wanted ?? READ_BYTES) - held;
+      demandGoingOn(stop, place);
+      const wanted = sink.wanted - held;
       const bytes = readPiece(fd, held, Math.min(READ_BYTES, wanted, length - done), place);
       hasher.update(buffer.subarray(held, held + bytes));
       done += bytes;
       held += bytes;
       if (bytes === wanted) {
-        sink?.write(buffer.subarray(0, held));
+        sink.write(buffer.subarray(0, held));
         held = 0;
       }
       moved(bytes);
     }
   }
-  sink?.write(buffer.subarray(0, held));
+  sink.write(buffer.subarray(0, held));
 }
 
-function readPiece(fd: number, into: number, want: number, place: Omit<Trouble, 'code' | 'message'>): number {
-  let bytes: number;
-  try {
-    bytes = readSync(fd, buffer, into, want, place.at);
-  } catch (error) {
-    throw new Failure(error, place);
-  }
+function demandGoingOn(stop: Int32Array, place: Place): void {
+  if (Atomics.load(stop, 0) !== 0) throw new Failure(errno('ECANCELED', 'stopped'), place);
+}
+
+function demandMore(bytes: number, place: Place): void {
   if (bytes === 0) throw new Failure(errno('EEND', 'the file ends there'), place);
+}
+
+function readPiece(fd: number, into: number, want: number, place: Place): number {
+  const bytes = attempt(place, () => readSync(fd, buffer, into, want, place.at));
+  demandMore(bytes, place);
   return bytes;
 }
 
 /** O_NONBLOCK, because a FIFO under the name of a file must not stop everything. */
 function withFile<T>({ path, length }: WholeFile, use: (stretch: Stretch) => T): T {
   const place = { side: 'read', stretch: 0, at: 0 } as const;
-  let fd: number;
-  try {
-    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
-  } catch (error) {
-    throw new Failure(error, place);
-  }
+  const fd = attempt(place, () => openSync(path, constants.O_RDONLY | constants.O_NONBLOCK));
   try {
     const info = fstatSync(fd);
     if (!info.isFile() || info.size !== length)
@@ -281,21 +160,32 @@ function run(job: TransferJob, stop: Int32Array): string {
   const around = (before?.length ?? 0) + after;
   if (from.length === 1 && only!.length + around <= READ_BYTES) return small(only!, job, sink, stop);
   const hasher = createHash('sha256');
-  try {
-    if (before) sink?.write(before);
-    pump(from, hasher, sink, stop);
-    sink?.write(ZEROS.subarray(0, after));
-  } finally {
-    sink?.close();
-  }
+  if (sink === undefined) digestAll(from, hasher, stop);
+  else copyAll(job, from, hasher, sink, stop);
   return hasher.digest('hex');
+}
+
+function copyAll(
+  { before, after = 0 }: Partial<Destination>,
+  from: readonly Stretch[],
+  hasher: Hash,
+  sink: Sink,
+  stop: Int32Array,
+): void {
+  try {
+    if (before) sink.write(before);
+    pump(from, hasher, sink, stop);
+    sink.write(ZEROS.subarray(0, after));
+  } finally {
+    sink.close();
+  }
 }
 
 /** Reads bytes into the buffer, all of them, from `into` on. */
 function fill({ fd, offset, length }: Stretch, into: number, stretch: number, stop: Int32Array): void {
   for (let bytes = 0; bytes < length;) {
     const place = { side: 'read', stretch, at: offset + bytes } as const;
-    if (Atomics.load(stop, 0) !== 0) throw new Failure(errno('ECANCELED', 'stopped'), place);
+    demandGoingOn(stop, place);
     const more = readPiece(fd, into + bytes, length - bytes, place);
     bytes += more;
     moved(more);

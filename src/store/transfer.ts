@@ -7,9 +7,11 @@ import { availableParallelism } from 'node:os';
 import { getRawAsset, isSea } from 'node:sea';
 import { Worker } from 'node:worker_threads';
 import type { Digest } from './digest.ts';
-import type { CombineJob, Order, TransferJob, Trouble, Word } from './transfer-worker.ts';
+import type { CombineJob, Order, TransferJob, Word } from './transfer-worker.ts';
+import type { Trouble } from './trouble.ts';
 
-export type { CombineJob, Destination, Stretch, TransferJob, WholeFile } from './transfer-worker.ts';
+export type { Stretch } from './sink.ts';
+export type { CombineJob, Destination, TransferJob, WholeFile } from './transfer-worker.ts';
 
 /** Two for each core, since one waits for the disk while another hashes; more than four wait for the memory. */
 export const THREADS = Math.min(2 * availableParallelism(), 4);

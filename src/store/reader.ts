@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Reads a file from one place to another, once through, and past the page cache (O_DIRECT) where the kernel would have to
+ * fill it first: finding pages for hundreds of gigabytes and copying out of them costs as much as half of the hashing,
+ * and drives out of memory what others have there. What is in the cache already is read from it.
+ */
+import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs';
+import { onPage, PAGE_BYTES } from './memory.ts';
+
+/** Read through the page cache at a time, in bytes: the fastest of 64 KiB to 4 MiB, since it stays in the second-level cache. */
+export const READ_BYTES = 256 * 1024;
+
+/** Read past it at a time, in bytes: nothing is read ahead there, so each read must keep the disk busy by itself. */
+const DIRECT_BYTES = 1024 * 1024;
+
+/** Enough to see whether the cache has it, and little enough that the kernel reads little ahead. In bytes. */
+const PROBE_BYTES = 64 * 1024;
+
+/** Bytes until the cache is asked again. */
+const STEP_BYTES = 64 * 1024 * 1024;
+
+/** For less than this, opening a file once more does not pay. */
+const MIN_BYTES = 4 * 1024 * 1024;
+
+/**
+ * Bytes a second that a thread must be brought; there are four of them. With a slower medium the cores have time for the
+ * page cache, and whoever reads the same again, as an install does after a verify, is served from it.
+ */
+const FAST = 100e6;
+
+/** Bytes before a medium is judged. */
+const TRIAL_BYTES = 16 * 1024 * 1024;
+
+export interface ReaderOptions {
+  /** Bytes that this thread has had fetched from disks so far; undefined when nobody counts them. */
+  fetched?: () => number | undefined;
+  /** Milliseconds. */
+  now?: () => number;
+}
+
+let memory: { cached: Buffer; direct: Buffer } | undefined;
+
+export class Reader {
+  readonly #fd: number;
+  readonly #end: number;
+  readonly #fetched: () => number | undefined;
+  readonly #now: () => number;
+  #at: number;
+  /** The same file, opened once more. */
+  #direct: number | undefined;
+  /** Bytes until the next probe; infinite when there will be none. */
+  #left = 0;
+  #past = false;
+  /** What was read past the cache, in bytes, and how long that took, in milliseconds. */
+  #tried = { bytes: 0, ms: 0 };
+
+  /** @param end behind the last byte that is wanted, which the file may not have */
+  constructor(
+    fd: number,
+    at: number,
+    end: number,
+    { fetched = fetchedByThread, now = () => performance.now() }: ReaderOptions = {},
+  ) {
+    this.#fd = fd;
+    this.#at = at;
+    this.#end = end;
+    this.#fetched = fetched;
+    this.#now = now;
+    memory ??= {
+      cached: Buffer.allocUnsafeSlow(READ_BYTES),
+      direct: Buffer.from(onPage(DIRECT_BYTES, 'own')),
+    };
+  }
+
+  /**
+   * The next bytes, good until the next call of any reader of this thread; none at the end of the file.
+   * @throws what the operating system says
+   */
+  next(): Uint8Array {
+    const due = this.#left <= 0 && this.#end - this.#at >= MIN_BYTES;
+    const bytes = due ? this.#probe() : this.#past ? this.#readDirect() : this.#read(READ_BYTES);
+    this.#at += bytes.length;
+    this.#left -= bytes.length;
+    return bytes;
+  }
+
+  close(): void {
+    if (this.#direct !== undefined) closeSync(this.#direct);
+    this.#direct = undefined;
+  }
+
+  #read(want: number): Uint8Array {
+    const { cached } = memory!;
+    return cached.subarray(0, readSync(this.#fd, cached, 0, Math.min(want, this.#end - this.#at), this.#at));
+  }
+
+  /** A little through the cache, and whether it had to be fetched says how to go on. */
+  #probe(): Uint8Array {
+    const before = this.#fetched();
+    const bytes = this.#read(PROBE_BYTES);
+    this.#left = before === undefined ? Infinity : STEP_BYTES;
+    this.#past = before !== undefined && this.#fetched()! > before && this.#open();
+    return bytes;
+  }
+
+  /** From the beginning of the page in which the next byte lies. */
+  #readDirect(): Uint8Array {
+    const { direct } = memory!;
+    const lead = this.#at % PAGE_BYTES;
+    const want = this.#end - this.#at;
+    const begun = this.#now();
+    try {
+      const length = Math.min(direct.length, Math.ceil((lead + want) / PAGE_BYTES) * PAGE_BYTES);
+      const read = readSync(this.#direct!, direct, 0, length, this.#at - lead);
+      this.#judge(read, this.#now() - begun);
+      return direct.subarray(lead, Math.max(lead, Math.min(read, lead + want)));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
+      this.#giveUp(); // a disk with larger sectors
+      return this.#read(READ_BYTES);
+    }
+  }
+
+  #judge(bytes: number, ms: number): void {
+    this.#tried.bytes += bytes;
+    this.#tried.ms += ms;
+    if (this.#tried.bytes >= TRIAL_BYTES && this.#tried.bytes < FAST * (this.#tried.ms / 1000))
+      this.#giveUp();
+  }
+
+  #giveUp(): void {
+    this.#past = false;
+    this.#left = Infinity;
+  }
+
+  /** By the descriptor, since the name may be another's by now. Not every file system has O_DIRECT. */
+  #open(): boolean {
+    if (constants.O_DIRECT === undefined) return false;
+    try {
+      this.#direct ??= openSync(`/proc/self/fd/${this.#fd}`, constants.O_RDONLY | constants.O_DIRECT);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+}
+
+/** `read_bytes` of proc_pid_io(5): what was fetched because of this thread, also ahead of its reading. */
+function fetchedByThread(): number | undefined {
+  try {
+    const found = /^read_bytes: (\d+)$/m.exec(readFileSync('/proc/thread-self/io', 'utf8'));
+    return found === null ? undefined : Number(found[1]);
+  } catch {
+    return undefined;
+  }
+}
