@@ -5,10 +5,9 @@ import { join } from 'node:path';
 import { expect } from 'vitest';
 import { Home } from '../../src/install/home.ts';
 import { readTrustState } from '../../src/install/trust-state.ts';
+import { PROGRAM } from './stack.ts';
 import { runWithFault, type Fault } from './strace.ts';
-import { repoRoot, run, tempDir } from './workspace.ts';
-
-const PROGRAM = join(repoRoot, 'src/cli/enclave.ts');
+import { run, tempDir } from './workspace.ts';
 
 export interface UpdateCase {
   /** A home that has adopted the old policy. */
@@ -33,7 +32,7 @@ export async function interruptAtEach(
   for (let n = 1; ; n++) {
     const home = new Home(join(tempDir('interrupted'), 'home'));
     cpSync(start.root, home.root, { recursive: true });
-    const argv = [PROGRAM, 'trust', 'update', ...args, '--yes', '--home', home.root];
+    const argv = [PROGRAM.inside, 'trust', 'update', ...args, '--yes', '--home', home.root];
     if ((await runWithFault(argv, syscall, n, fault)) === undefined) return seen;
     const found = readFileSync(home.trustFile, 'utf8');
     expect([before, after]).toContain(found);
