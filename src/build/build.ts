@@ -28,6 +28,7 @@ import { ownSignature } from './lock-signature.ts';
 import type { Lock } from './lockfile.ts';
 import { manifestDigest, type Manifest } from './manifest.ts';
 import { provenanceOf } from './provenance.ts';
+import { SoleCopy } from './sole.ts';
 import type { SourceContext } from './sources/source.ts';
 import { checkAnchors, readAnchors } from './upstream/anchors.ts';
 
@@ -47,6 +48,8 @@ export interface BuildInput {
   installer?: Installer | undefined;
   /** Path of a base: what it has is left out. */
   base?: string | undefined;
+  /** The bundle is to be the only copy of what it carries, also of what the store has now. */
+  soleCopy?: boolean;
   /** Replaces a file that is there. */
   overwrite?: boolean;
   emit: Emit;
@@ -78,16 +81,21 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
       `a bundle has room for ${SLOT_COUNT} signatures, not ${signers.length}`,
     );
   }
-  if (input.volumeBytes !== undefined) await demandNoVolumes(out);
+  if (input.volumeBytes !== undefined) {
+    demandOneFile(input);
+    await demandNoVolumes(out);
+  }
   const stale = await checkOut(out, input.overwrite ?? false);
   const { store } = input.context;
   const release = await claimStore(store, 'build');
   try {
     const { plan, gathering, context } = await prepare(input, out, stale);
-    const writer = new BundleWriter(plan, await openTarget(out, plan, input));
+    const sole = input.soleCopy === true ? await SoleCopy.open(out, plan, store) : undefined;
+    const writer = new BundleWriter(plan, sole?.target ?? (await openTarget(out, plan, input)));
     try {
-      await collect(gathering, writer, context);
+      await collect(gathering, writer, context, sole);
       await writer.finish(await signAll(plan.sums, signers));
+      await sole?.forget();
     } catch (error) {
       await writer.discard();
       throw error;
@@ -101,6 +109,14 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
   } finally {
     await release();
   }
+}
+
+/** What came of many volumes could not be gone on with. @throws {SealiftError} USAGE */
+function demandOneFile({ soleCopy = false }: BuildInput): void {
+  if (!soleCopy) return;
+  throw new SealiftError('USAGE', '--sole-copy writes one file, and --volume-size many', {
+    hint: 'leave one of them out; `sealift split` cuts a bundle that is there',
+  });
 }
 
 async function openTarget(out: string, { size }: BundlePlan, input: BuildInput): Promise<ByteTarget> {
@@ -161,7 +177,7 @@ async function prepare(input: BuildInput, out: string, stale: number): Promise<P
     context,
   );
   await demandSpace([
-    { folder: store.root, what: 'downloads', bytes: gathering.bytes },
+    { folder: store.root, what: 'downloads', bytes: input.soleCopy === true ? 0 : gathering.bytes },
     { folder: dirname(out), what: 'bundle', bytes: plan.size + extra + (input.installer?.size ?? 0) - stale },
   ]);
   return { plan, gathering, context };
@@ -183,6 +199,7 @@ function storedAlready(plan: BundlePlan, needs: readonly Need[]): Need[] {
     kind: 'blob',
     label: digest,
     local: false,
+    lasting: false,
     find: () =>
       Promise.reject(new SealiftError('STORE_DAMAGED', `the store lost ${digest} during the build`)),
   }));
@@ -261,5 +278,6 @@ async function checkOut(out: string, overwrite: boolean): Promise<number> {
       hint: there.isFile() ? 'name another file with --output, or remove it' : 'name a file with --output',
     });
   }
-  return (await stat(temporary(out)).catch(() => undefined))?.size ?? 0;
+  // Not its size: there are holes where nothing had come yet.
+  return ((await stat(temporary(out)).catch(() => undefined))?.blocks ?? 0) * 512;
 }

@@ -7,14 +7,15 @@
 import type { BundleWriter } from '../bundle/write.ts';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import type { ItemKind } from '../events.ts';
-import type { Expected } from '../store/digest.ts';
+import type { Digest, Expected } from '../store/digest.ts';
 import { sourceChanged } from '../store/download.ts';
-import type { BlobSource } from '../store/store.ts';
+import { bringAlone, type BlobSource, type Store } from '../store/store.ts';
 import { transferAll, TransferError, type WholeFile } from '../store/transfer.ts';
 import { outcomeOf, type Sources } from './context.ts';
 import { storedManifest, storeImageMeta } from './image.ts';
 import type { Lock, LockedImage, LockedModel } from './lockfile.ts';
 import { inParallel } from './pool.ts';
+import type { SoleCopy } from './sole.ts';
 import { isLocal } from './sources/index.ts';
 import type { ResolvedImage, SourceContext, SourceFile } from './sources/source.ts';
 import { OMS_FILE } from './upstream/oms.ts';
@@ -31,6 +32,8 @@ export interface Need extends Expected {
   label: string;
   /** Whether it can be read where it is, without a copy in the store. */
   local: boolean;
+  /** Whether it can be had again when the store has it no more. */
+  lasting: boolean;
   find: () => Promise<BlobSource>;
 }
 
@@ -72,6 +75,7 @@ async function imageNeeds(image: LockedImage, context: SourceContext, sources: S
     kind: 'blob',
     label: i === 0 ? `${image.name} config` : `${image.name} layer ${i}/${layers.length}`,
     local: isLocal(image.from),
+    lasting: true,
     find: async () => (await resolved()).blob(blob),
   }));
 }
@@ -108,6 +112,7 @@ function modelNeeds(model: LockedModel, context: SourceContext, sources: Sources
     kind: 'file',
     label: `${model.name}/${file.path}`,
     local,
+    lasting: true,
     find: async () => {
       if (!local) demandSame(`${model.name}/${file.path}`, file, (await listed()).get(file.path));
       return (await resolved()).file(file.path);
@@ -144,22 +149,73 @@ export async function findMissing(needs: readonly Need[], context: SourceContext
   return found;
 }
 
-/** Everything into the bundle. What was fetched before a failure or a kill stays in the store. */
+/**
+ * Everything into the bundle. What was fetched before a failure or a kill stays, in the store, or in the bundle that will be
+ * the only copy.
+ */
 export async function collect(
-  { ready, missing }: Gathering,
+  gathering: Gathering,
   writer: BundleWriter,
   context: SourceContext,
+  sole?: SoleCopy,
 ): Promise<void> {
-  const totalBytes = [...ready, ...missing].reduce((sum, { size }) => sum + size, 0);
+  const all = [...gathering.ready, ...gathering.missing];
+  const totalBytes = all.reduce((sum, { size }) => sum + size, 0);
   context.emit({ type: 'stage', name: 'build', totalBytes });
+  const there = sole === undefined ? new Set() : await findWritten(all, writer, context, sole);
+  const isLeft = ({ digest }: Expected): boolean => !there.has(digest);
+  const ready = gathering.ready.filter(isLeft);
+  const missing = gathering.missing.filter(isLeft);
   const rotten: Need[] = [];
   const work = [
     async (signal: AbortSignal) =>
-      void rotten.push(...(await copyReady(ready, writer, { ...context, signal }))),
-    (signal: AbortSignal) => fetchMissing(missing, writer, { ...context, signal }),
+      void rotten.push(...(await copyReady(ready, writer, { ...context, signal }, sole))),
+    (signal: AbortSignal) => fetchMissing(missing, writer, { ...context, signal }, sole),
   ];
   await inParallel(work, context.signal, (part, signal) => part(signal));
-  await fetchMissing(rotten, writer, context);
+  await fetchMissing(rotten, writer, context, sole);
+}
+
+/** What an earlier run has brought into the bundle, and is still right there. */
+async function findWritten(
+  all: readonly Expected[],
+  writer: BundleWriter,
+  { emit, signal }: SourceContext,
+  { done }: SoleCopy,
+): Promise<Set<Digest>> {
+  const noted = all.filter(({ digest }) => done.has(digest));
+  if (noted.length === 0) return new Set();
+  const id = 'written';
+  const bytes = noted.reduce((sum, { size }) => sum + size, 0);
+  emit({ type: 'item-start', id, kind: 'bundle', label: 'what an earlier run has brought', bytes });
+  const jobs = noted.map(({ digest }) => ({ from: writer.written(digest) }));
+  const onBytes = (delta: number): void => emit({ type: 'item-progress', id, delta });
+  const results = await transferAll(jobs, { onBytes, signal });
+  const right = noted.filter(({ digest }, i) => results[i] === digest);
+  const wrong = bytes - right.reduce((sum, { size }) => sum + size, 0);
+  if (wrong > 0) onBytes(-wrong);
+  emit({ type: 'item-end', id, outcome: 'done' });
+  return new Set(right.map(({ digest }) => digest));
+}
+
+/** So much leaves the store at a time, in bytes, when the bundle is to be the only copy. */
+const PORTION_BYTES = 1024 ** 3;
+
+/** In the order of the bundle, which is written once through. */
+function portionsOf(ready: readonly Ready[], sole: SoleCopy | undefined): Ready[][] {
+  const ordered = ready.toSorted((a, b) => (a.digest < b.digest ? -1 : 1));
+  if (sole === undefined) return [ordered];
+  const portions: Ready[][] = [[]];
+  let bytes = 0;
+  for (const blob of ordered) {
+    if (bytes >= PORTION_BYTES) {
+      portions.push([]);
+      bytes = 0;
+    }
+    portions.at(-1)!.push(blob);
+    bytes += blob.size;
+  }
+  return portions;
 }
 
 /** @returns what the store has only in a rotten copy, which is removed */
@@ -167,35 +223,68 @@ async function copyReady(
   ready: readonly Ready[],
   writer: BundleWriter,
   context: SourceContext,
+  sole: SoleCopy | undefined,
 ): Promise<Need[]> {
   if (ready.length === 0) return [];
-  const { emit, signal, store } = context;
+  const { emit } = context;
   const id = 'ready';
   const bytes = ready.reduce((sum, { size }) => sum + size, 0);
   emit({ type: 'item-start', id, kind: 'bundle', label: 'what is on this machine already', bytes });
-  // In the order of the bundle, which is written once through.
-  const ordered = ready.toSorted((a, b) => (a.digest < b.digest ? -1 : 1));
   const onBytes = (delta: number): void => {
     writer.wrote(delta);
     emit({ type: 'item-progress', id, delta });
   };
+  const rotten: Need[] = [];
   try {
-    const jobs = ordered.map(({ path, size, digest }) => ({
-      from: { path, length: size } satisfies WholeFile,
-      ...writer.place(digest),
-    }));
-    const results = await transferAll(jobs, { onBytes, signal });
-    const rotten = ordered.flatMap((blob, i) => judge(blob, results[i]!) ?? []);
-    for (const need of rotten) {
-      await store.remove(need.digest);
-      const message = `the store's copy of ${need.label} is damaged, and is fetched again`;
-      emit({ type: 'warning', code: 'STORE_DAMAGED', message });
+    for (const portion of portionsOf(ready, sole)) {
+      const found = await copyPortion(portion, writer, context, onBytes);
+      rotten.push(...found);
+      if (sole !== undefined) await takeOver(portion, found, context.store, sole);
     }
     emit({ type: 'item-end', id, outcome: 'done' });
     return rotten;
   } catch (error) {
     emit({ type: 'item-end', id, outcome: outcomeOf(error) });
     throw error;
+  }
+}
+
+/** The same of some of it. */
+async function copyPortion(
+  portion: readonly Ready[],
+  writer: BundleWriter,
+  { emit, signal, store }: SourceContext,
+  onBytes: (delta: number) => void,
+): Promise<Need[]> {
+  const jobs = portion.map(({ path, size, digest }) => ({
+    from: { path, length: size } satisfies WholeFile,
+    ...writer.place(digest),
+  }));
+  const results = await transferAll(jobs, { onBytes, signal });
+  const rotten = portion.flatMap((blob, i) => judge(blob, results[i]!) ?? []);
+  for (const need of rotten) {
+    await store.remove(need.digest);
+    const message = `the store's copy of ${need.label} is damaged, and is fetched again`;
+    emit({ type: 'warning', code: 'STORE_DAMAGED', message });
+  }
+  return rotten;
+}
+
+/** Less than this stays in the store, in bytes: it takes no room, and the next run looks into documents of models again. */
+const SMALL_BYTES = 1024 ** 2;
+
+/** The bundle has these now, and the store does without those that can be had again. */
+async function takeOver(
+  portion: readonly Ready[],
+  rotten: readonly Need[],
+  store: Store,
+  sole: SoleCopy,
+): Promise<void> {
+  const wrong = new Set(rotten.map(({ digest }) => digest));
+  for (const { digest, size, again } of portion) {
+    if (wrong.has(digest)) continue;
+    sole.note(digest);
+    if (again?.lasting === true && size >= SMALL_BYTES) await store.remove(digest);
   }
 }
 
@@ -223,6 +312,7 @@ async function fetchMissing(
   needs: readonly Need[],
   writer: BundleWriter,
   context: SourceContext,
+  sole: SoleCopy | undefined,
 ): Promise<void> {
   const { emit, store } = context;
   let left = needs.reduce((sum, { size }) => sum + size, 0);
@@ -233,7 +323,10 @@ async function fetchMissing(
     const onBytes = (delta: number): void => emit({ type: 'item-progress', id, delta });
     try {
       const source = await need.find();
-      await store.add(need, source, { onBytes, signal, what: label, into: writer.place(id), inOrder });
+      const options = { onBytes, signal, what: label, into: writer.place(id), inOrder };
+      if (sole === undefined) await store.add(need, source, options);
+      else await bringAlone(need, source, { ...options, notes: sole.notes(id) });
+      sole?.note(id);
       writer.wrote(size);
       left -= size;
       emit({ type: 'item-end', id, outcome: 'done' });

@@ -4,7 +4,7 @@ import { writeSync } from 'node:fs';
 import { rename, rm, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Digest } from '../store/digest.ts';
-import { createTemporary, fsyncDir, temporary, writeFileDurably } from '../store/files.ts';
+import { createTemporary, fsyncDir, openTemporary, temporary, writeFileDurably } from '../store/files.ts';
 import type { Stretch } from '../store/transfer.ts';
 import { recipe } from './parity.ts';
 import { hashOpen, sumUp, type OpenShard, type RebuildOptions } from './rebuild.ts';
@@ -22,7 +22,7 @@ export interface ByteTarget {
   wrote(bytes: number): void;
   /** Makes it durable and gives it its name. */
   finish(): Promise<void>;
-  /** Leaves nothing. */
+  /** Leaves nothing, or what a later run can go on with. */
   discard(): Promise<void>;
 }
 
@@ -69,15 +69,39 @@ export class FileTarget implements ByteTarget {
   readonly name: string;
   readonly #handle: FileHandle;
   readonly #sync: EarlySync;
+  readonly #stays: boolean;
 
-  private constructor(name: string, handle: FileHandle) {
+  private constructor(name: string, handle: FileHandle, stays: boolean) {
     this.name = name;
     this.#handle = handle;
     this.#sync = new EarlySync(handle);
+    this.#stays = stays;
   }
 
   static async create(path: string): Promise<FileTarget> {
-    return new FileTarget(path, await createTemporary(path));
+    return new FileTarget(path, await createTemporary(path), false);
+  }
+
+  /**
+   * Goes on with the file that an earlier run left, if it is the one that was noted then. What is given up stays for the
+   * next run.
+   * @param noted what `identity` said then
+   * @param size bytes that the archive will have
+   */
+  static async resume(path: string, noted: string | undefined, size: number): Promise<FileTarget> {
+    const left = noted === undefined ? undefined : await openTemporary(path);
+    if (left !== undefined) {
+      const target = new FileTarget(path, left, true);
+      if ((await target.identity()) === noted && (await left.stat()).size <= size) return target;
+      await left.close();
+    }
+    return new FileTarget(path, await createTemporary(path), true);
+  }
+
+  /** Which file this is, for as long as it exists. */
+  async identity(): Promise<string> {
+    const { dev, ino } = await this.#handle.stat({ bigint: true });
+    return `${dev}:${ino}`;
   }
 
   stretches(offset: number, length: number): Stretch[] {
@@ -103,7 +127,7 @@ export class FileTarget implements ByteTarget {
   async discard(): Promise<void> {
     await this.#sync.rest();
     await this.#handle.close().catch(() => undefined); // it may have failed in closing
-    await rm(temporary(this.name), { force: true });
+    if (!this.#stays) await rm(temporary(this.name), { force: true });
   }
 }
 

@@ -4,7 +4,7 @@ import { asSealiftError } from '../errors.ts';
 import { canonicalJson } from '../json.ts';
 import { digestOf, type Digest, type Expected } from '../store/digest.ts';
 import type { Store } from '../store/store.ts';
-import type { Destination } from '../store/transfer.ts';
+import type { Destination, Stretch } from '../store/transfer.ts';
 import { encodeSlot, SLOT_BYTES, SLOT_COUNT } from '../trust/slots.ts';
 import { parseInventory, type Inventory } from './inventory.ts';
 import { deriveLayout, type Layout } from './layout.ts';
@@ -123,6 +123,15 @@ export class BundleWriter {
     return { to, before: tarHeader(name, size), after: padding(size) };
   }
 
+  /** Where the content of a blob lies that has been written to its place; what stands around it is written again. */
+  written(digest: Digest): Stretch[] {
+    const { name, offset, size } = this.#blobs.get(digest)!;
+    const header = tarHeader(name, size);
+    this.#target.write(header, offset);
+    this.#target.write(Buffer.alloc(padding(size)), offset + header.length + size);
+    return this.#target.stretches(offset + header.length, size);
+  }
+
   /** Told of bytes that have been written to a place. */
   wrote(bytes: number): void {
     this.#target.wrote(bytes);
@@ -144,7 +153,7 @@ export class BundleWriter {
     }
   }
 
-  /** Leaves nothing. */
+  /** Leaves nothing, or what a later run can go on with. */
   async discard(): Promise<void> {
     await this.#target.discard();
   }

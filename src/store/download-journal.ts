@@ -34,6 +34,13 @@ export function readArrived(partial: string, size: number): Arrived {
   return { ranges, journalled: bytes !== undefined, useless: there > 0 && ranges.bytes === 0 };
 }
 
+/** The same of content that has no file of its own: what is not noted has not come. */
+export function readNoted(partial: string, size: number): Arrived {
+  const bytes = readIfAny(journalPath(partial));
+  const ranges = (bytes && readJournal(bytes, size)) ?? new Ranges();
+  return { ranges, journalled: bytes !== undefined, useless: false };
+}
+
 /** A journal that cannot be read is a damaged one. */
 function readIfAny(path: string): Buffer | undefined {
   try {

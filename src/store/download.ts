@@ -5,12 +5,13 @@
  */
 import type { FileHandle } from 'node:fs/promises';
 import { SealiftError } from '../errors.ts';
-import { Batch } from './batch.ts';
-import type { Inlet } from './inlet.ts';
+import { Batch, stretchWriter } from './batch.ts';
+import { INLET_BYTES, type Inlet } from './inlet.ts';
 import { giveBack } from './memory.ts';
 import type { Expected } from './digest.ts';
-import { DownloadJournal, readArrived } from './download-journal.ts';
+import { DownloadJournal, readArrived, readNoted } from './download-journal.ts';
 import { planSegments, Ranges, segmentBytes, type Range } from './segments.ts';
+import type { Stretch } from './sink.ts';
 
 /** How often a body that broke off without bringing a single byte is opened again. */
 const ATTEMPTS_WITHOUT_PROGRESS = 4;
@@ -40,6 +41,19 @@ export interface BlobSource {
   readonly path?: string;
 }
 
+/** Less than this comes in a moment, and nothing is noted of it on its way. In bytes. */
+export const FLOW_BYTES = 4 * 1024 * 1024;
+
+/** Where content lands. */
+export interface Landing {
+  /** What is known of it stands beside this path: of the file, when it has one of its own. */
+  partial: string;
+  /** Where it lies, from its first byte on. */
+  here: readonly Stretch[];
+  /** Its own file, for reading and writing; undefined when it is a part of another. */
+  file?: FileHandle | undefined;
+}
+
 export interface DownloadOptions {
   /** Called with bytes gained; negative when a download has to start over. */
   onBytes?: ((delta: number) => void) | undefined;
@@ -60,8 +74,7 @@ type OpenRange = NonNullable<BlobSource['openRange']>;
 class NoRanges extends Error {}
 
 export class Download {
-  readonly #partial: string;
-  readonly #handle: FileHandle;
+  readonly #landing: Landing;
   readonly #expected: Expected;
   readonly #options: DownloadOptions;
   readonly #journal: DownloadJournal;
@@ -71,21 +84,21 @@ export class Download {
   /** Where the content goes, in its order, instead of into the partial file. */
   #inlet: Inlet | undefined;
 
-  /** @param handle of the file at `partial`, for reading and writing */
-  constructor(partial: string, handle: FileHandle, expected: Expected, options: DownloadOptions) {
-    this.#partial = partial;
-    this.#handle = handle;
+  constructor(landing: Landing, expected: Expected, options: DownloadOptions) {
+    this.#landing = landing;
     this.#expected = expected;
     this.#options = options;
-    this.#journal = new DownloadJournal(partial, expected.size);
+    this.#journal = new DownloadJournal(landing.partial, expected.size);
   }
 
   /** Takes over what an earlier run left, and starts over when that cannot be told. @returns its bytes */
   async resume(): Promise<number> {
-    const { ranges, journalled, useless } = readArrived(this.#partial, this.#expected.size);
+    const { partial, file } = this.#landing;
+    const { size } = this.#expected;
+    const { ranges, journalled, useless } = (file ? readArrived : readNoted)(partial, size);
     if (useless) await this.restart();
     this.#ranges = ranges;
-    this.#journalled = journalled && !useless;
+    this.#journalled = file ? journalled && !useless : size >= FLOW_BYTES;
     if (ranges.bytes > 0) this.#options.onBytes?.(ranges.bytes);
     return ranges.bytes;
   }
@@ -94,9 +107,9 @@ export class Download {
   async restart(): Promise<void> {
     if (this.#ranges.bytes > 0) this.#options.onBytes?.(-this.#ranges.bytes);
     this.#ranges = new Ranges();
-    await this.#handle.truncate(0);
+    await this.#landing.file?.truncate(0);
     this.#journal.remove();
-    this.#journalled = false;
+    if (this.#landing.file) this.#journalled = false;
   }
 
   /**
@@ -117,13 +130,8 @@ export class Download {
       await this.#fill({ from: 0, to: size }, signal, (at) => source.open(at, signal));
     } finally {
       // A journal that is a second old does no harm, and must not hide why we are here.
-      if (this.#journalled) await this.#journal.save(this.#ranges).catch(() => undefined);
+      if (this.#journalled) await this.#journal.save(this.#lasting()).catch(() => undefined);
     }
-  }
-
-  /** The content is whole and right: what the journal knows is of no use any more. */
-  finish(): void {
-    this.#journal.remove();
   }
 
   /** @returns false when the source knows no ranges, or none any more */
@@ -136,7 +144,7 @@ export class Download {
     // One answer shows whether there are ranges; else all of them would begin to send everything.
     let opened = await openRange(first, signal);
     if (opened === undefined) return false;
-    this.#journalled = this.#inlet === undefined; // in order there are no holes
+    this.#journalled ||= this.#inlet === undefined; // in order there are no holes
     await this.#save();
     const work = async (): Promise<void> => {
       for (let segment = queue.shift(); segment !== undefined; segment = queue.shift()) {
@@ -159,7 +167,12 @@ export class Download {
   }
 
   async #save(): Promise<void> {
-    if (this.#journalled) await this.#journal.save(this.#ranges);
+    if (this.#journalled) await this.#journal.save(this.#lasting());
+  }
+
+  /** What is there also after a kill: what a thread was given a moment ago need not have been written. */
+  #lasting(): Ranges {
+    return this.#inlet === undefined ? this.#ranges : this.#ranges.upTo(this.#ranges.bytes - INLET_BYTES);
   }
 
   /** Waits for all to come to rest, since nothing may be written afterwards. @returns false when one met NoRanges */
@@ -235,7 +248,9 @@ export class Download {
   #intake(lasting: boolean): Intake {
     const inlet = this.#inlet;
     if (inlet === undefined)
-      return new Batch(this.#handle, lasting ? BATCH_BYTES : 0, (...part) => this.#written(...part));
+      return new Batch(stretchWriter(this.#landing.here), lasting ? BATCH_BYTES : 0, (...part) =>
+        this.#written(...part),
+      );
     return {
       add: async (piece, at) => {
         if (at !== this.#ranges.bytes) throw new Error(`bytes from ${at} on are out of order`);
@@ -251,7 +266,7 @@ export class Download {
   async #written(from: number, to: number): Promise<void> {
     const gained = this.#ranges.add(from, to);
     if (gained > 0) this.#options.onBytes?.(gained);
-    if (this.#journalled) await this.#journal.note(this.#ranges);
+    if (this.#journalled) await this.#journal.note(this.#lasting());
   }
 }
 

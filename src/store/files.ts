@@ -61,6 +61,16 @@ export async function createTemporary(path: string): Promise<FileHandle> {
   return open(temporary(path), 'wx+', 0o644);
 }
 
+/** What an earlier run left under the temporary name of `path`; undefined when that is no plain file, or has other names. */
+export async function openTemporary(path: string): Promise<FileHandle | undefined> {
+  const flags = constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+  const handle = await open(temporary(path), flags).catch(() => undefined);
+  const info = await handle?.stat();
+  if (info?.isFile() === true && info.nlink === 1) return handle;
+  await handle?.close();
+  return undefined;
+}
+
 /** Bytes that an unprivileged writer can still put on the file system of `path`, and which one that is. */
 export async function freeBytes(path: string): Promise<{ bytes: number; device: string }> {
   const fs = await statfs(path, { bigint: true });

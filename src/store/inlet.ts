@@ -16,6 +16,9 @@ const SLOT_BYTES = 1024 * 1024;
 /** Slots of an inlet: one is filled while others are hashed and written. */
 const SLOTS = 4;
 
+/** So much may have been taken and not been written yet. In bytes. */
+export const INLET_BYTES = SLOTS * SLOT_BYTES;
+
 /** What has come is written after this long, in milliseconds, however little it is: it survives a kill. */
 const WAIT_MS = 250;
 

@@ -54,6 +54,15 @@ export class Ranges {
     return gaps;
   }
 
+  /** Those of the first `bytes` bytes of the file. */
+  upTo(bytes: number): Ranges {
+    return new Ranges(
+      this.#list
+        .filter(({ from }) => from < bytes)
+        .map(({ from, to }) => ({ from, to: Math.min(to, bytes) })),
+    );
+  }
+
   clear(): void {
     this.#list = [];
   }

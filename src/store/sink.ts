@@ -12,6 +12,19 @@ export interface Stretch {
   length: number;
 }
 
+/** The part of stretches that begins `from` bytes after their beginning. */
+export function cut(stretches: readonly Stretch[], from: number, length: number): Stretch[] {
+  const parts: Stretch[] = [];
+  let at = 0;
+  for (const stretch of stretches) {
+    const begin = Math.max(from, at);
+    const end = Math.min(from + length, at + stretch.length);
+    if (begin < end) parts.push({ fd: stretch.fd, offset: stretch.offset + begin - at, length: end - begin });
+    at += stretch.length;
+  }
+  return parts;
+}
+
 /** Written at a time. A disk that is written to past the page cache wants more in one call. */
 export const BUFFER_BYTES = 1024 * 1024;
 

@@ -6,16 +6,26 @@
  */
 import { randomUUID } from 'node:crypto';
 import { constants, statSync } from 'node:fs';
-import { mkdir, open, readdir, rename, rm, type FileHandle } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import { digestOf, Hasher, hexOf, type Digest, type Expected } from './digest.ts';
 import { journalPath, readArrived } from './download-journal.ts';
-import { Download, sourceChanged, WrongBytes, writeFully, type BlobSource } from './download.ts';
+import {
+  Download,
+  FLOW_BYTES,
+  sourceChanged,
+  WrongBytes,
+  writeFully,
+  type BlobSource,
+  type Landing,
+} from './download.ts';
+import { stretchWriter, writeAll } from './batch.ts';
 import { fsyncDir, readFileChunks } from './files.ts';
 import { Inlet } from './inlet.ts';
+import { cut } from './sink.ts';
 import { transfer, TransferError, type Destination, type Stretch } from './transfer.ts';
 
 export type { BlobSource } from './download.ts';
@@ -43,9 +53,6 @@ export type StoreKind = 'durable' | 'cache';
 
 /** Writes a blob to where it is told, and returns only when its digest has matched. */
 export type Fill = (blob: Expected, to: readonly Stretch[], signal: AbortSignal) => Promise<void>;
-
-/** Less than this is written and then hashed: it comes in a moment. */
-const FLOW_BYTES = 4 * 1024 * 1024;
 
 /** Blobs that are asked for together. */
 const MANY = 1000;
@@ -122,46 +129,19 @@ export class Store {
     const what = options.what ?? expected.digest;
     const partial = this.#partial(expected.digest);
     const handle = await open(partial, constants.O_RDWR | constants.O_CREAT, 0o644);
+    const here = [{ fd: handle.fd, offset: 0, length: expected.size }];
     try {
-      await this.#bring(partial, handle, expected, source, { ...options, what });
+      const places = [{ to: here }, ...(options.into ? [options.into] : [])];
+      await bring({ partial, here, file: handle }, places, expected, source, { ...options, what });
+      if (this.#durable) await handle.sync();
     } catch (error) {
       await handle.close();
       if (error instanceof WrongBytes) await this.#forget(expected.digest);
       throw asSealiftError(error, `storing ${what} in ${this.root}`);
     }
     await handle.close();
+    await rm(journalPath(partial), { force: true });
     await this.#publish(partial, expected.digest);
-  }
-
-  /**
-   * A partial that a power cut tore (sizes reach the disk before data) must not be blamed on the source: when a
-   * resumed download does not match, it is brought once more from the start.
-   */
-  async #bring(
-    partial: string,
-    handle: FileHandle,
-    expected: Expected,
-    source: BlobSource,
-    options: ArrivalOptions & { what: string },
-  ): Promise<void> {
-    const download = new Download(partial, handle, expected, options);
-    const here = [{ fd: handle.fd, offset: 0, length: expected.size }];
-    const bring = async (): Promise<Digest> => {
-      await download.bring(source);
-      return transfer({ from: here, ...options.into }, { signal: options.signal });
-    };
-    const resumed = (await download.resume()) > 0;
-    const flows = !resumed && options.inOrder === true && expected.size >= FLOW_BYTES;
-    let digest = flows
-      ? await flow(download, source, [{ to: here }, ...(options.into ? [options.into] : [])])
-      : await bring();
-    if (digest !== expected.digest && resumed) {
-      await download.restart();
-      digest = await bring();
-    }
-    if (digest !== expected.digest) throw sourceChanged(options.what, expected, digest);
-    if (this.#durable) await handle.sync();
-    download.finish();
   }
 
   /** Bytes of a blob that an earlier, interrupted download left. */
@@ -339,6 +319,62 @@ export class Store {
     await rename(temp, path);
     if (this.#durable) await fsyncDir(dirname(path));
   }
+}
+
+/**
+ * Brings a blob to a place that is not the store's, which keeps nothing of it, going on with what came to this place before.
+ * @param notes path beside which is noted what has come
+ * @throws {SealiftError} as `Store.add`
+ */
+export async function bringAlone(
+  expected: Expected,
+  source: BlobSource,
+  { into, notes, ...options }: Omit<ArrivalOptions, 'into'> & { into: Destination; notes: string },
+): Promise<void> {
+  const what = options.what ?? expected.digest;
+  const here = cut(into.to, into.before?.length ?? 0, expected.size);
+  try {
+    await bring({ partial: notes, here }, [into], expected, source, { ...options, what });
+  } catch (error) {
+    if (error instanceof WrongBytes) await rm(journalPath(notes), { force: true });
+    throw asSealiftError(error, `writing ${what}`);
+  }
+}
+
+/**
+ * A partial that a power cut tore (sizes reach the disk before data) must not be blamed on the source: when a
+ * resumed download does not match, it is brought once more from the start.
+ * @param places where it is written; the first one is where it lands
+ */
+async function bring(
+  landing: Landing,
+  places: readonly Destination[],
+  expected: Expected,
+  source: BlobSource,
+  options: ArrivalOptions & { what: string },
+): Promise<void> {
+  const download = new Download(landing, expected, options);
+  const [own, into] = places;
+  const whole = async (): Promise<Digest> => {
+    await download.bring(source);
+    await writeAround(own!, expected.size);
+    return transfer({ from: landing.here, ...into }, { signal: options.signal });
+  };
+  const resumed = (await download.resume()) > 0;
+  const flows = !resumed && options.inOrder === true && expected.size >= FLOW_BYTES;
+  let digest = flows ? await flow(download, source, places) : await whole();
+  if (digest !== expected.digest && resumed) {
+    await download.restart();
+    digest = await whole();
+  }
+  if (digest !== expected.digest) throw sourceChanged(options.what, expected, digest);
+}
+
+/** What stands before and after content that came without it. */
+async function writeAround({ to, before, after = 0 }: Destination, size: number): Promise<void> {
+  const writer = stretchWriter(to);
+  if (before) await writeAll(writer, [before], 0);
+  if (after > 0) await writeAll(writer, [Buffer.alloc(after)], (before?.length ?? 0) + size);
 }
 
 /** Brings all of it, hashed and written to its places as it comes. */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Locks and builds in a process of its own, so that a test can kill it. Arguments: folder, URL of the hub. */
+/** Locks and builds in a process of its own, so that a test can kill it. Arguments: folder, URL of the hub, `sole`. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildBundle } from '../../src/build/build.ts';
@@ -11,7 +11,7 @@ import { silent } from '../../src/events.ts';
 import { writeFileDurably } from '../../src/store/files.ts';
 import { Store } from '../../src/store/store.ts';
 
-const [folder, hubUrl] = process.argv.slice(2) as [string, string];
+const [folder, hubUrl, sole] = process.argv.slice(2) as [string, string, string?];
 const context: SourceContext = {
   baseDir: folder,
   store: await Store.open(join(folder, 'store')),
@@ -27,7 +27,8 @@ const manifest = parseManifest(readFileSync(join(folder, 'm.yaml'), 'utf8'), 'm.
 const lockFile = join(folder, 'm.lock.json');
 const lock = readLock() ?? (await resolveLock(manifest, context, undefined, new Date()));
 await writeFileDurably(lockFile, lockBytes(lock));
-await buildBundle({ manifest, lock, context, out: join(folder, 'out.tar'), signers: [], emit: silent });
+const out = join(folder, 'out.tar');
+await buildBundle({ manifest, lock, context, out, signers: [], soleCopy: sole === 'sole', emit: silent });
 
 function readLock(): Lock | undefined {
   try {

@@ -25,6 +25,7 @@ interface BuildOptions {
   output: string | undefined;
   volumeBytes: number | undefined;
   parity: number;
+  soleCopy: boolean;
   base: string | undefined;
   installer: string | undefined;
   signers: SignerFlags;
@@ -38,6 +39,7 @@ export const build = command<BuildOptions>({
     'Fetches what the store lacks, checks every byte against the lock, and writes one signed bundle. The same lock gives the same bundle, bit for bit, apart from its signatures. A build that was stopped goes on where it was when it is run again.',
     'With --base the bundle is a delta: layers and files that the base has are left out, and an enclave takes it only when it holds them, intact. The base is a bundle, its bundle.json, or the receipt.json of a release that was brought back from the enclave; `sealift diff` shows what it carries.',
     'With --with-installer that program goes along, beside the bundle, with a READ-ME-FIRST.txt that says how to check it before it is run. Its digest is in the provenance, so the signatures of the bundle vouch for it.',
+    'With --sole-copy the bundle is the only copy of what it carries: content is written once, into the bundle, and what the store has leaves it. That takes half the disk; the next build fetches everything anew.',
     'With --volume-size the bundle is written in volumes (NAME.001 and on), as by `sealift split`.',
     'Each --key and each --signer signs. More signatures can be added later with `sealift sign`, in place.',
   ],
@@ -50,6 +52,10 @@ export const build = command<BuildOptions>({
     { flags: '--unsigned', about: 'write a bundle without a signature, to be signed before it crosses' },
     VOLUME_SIZE_OPTION,
     PARITY_OPTION,
+    {
+      flags: '--sole-copy',
+      about: 'keep nothing in the store: the bundle is the only copy',
+    },
     { flags: '--base <FILE>', about: 'leave out what this bundle, bundle.json or receipt has' },
     { flags: '--with-installer <FILE>', about: "put this program beside the bundle (the enclave's sealift)" },
     ...SOURCE_OPTIONS,
@@ -67,6 +73,7 @@ export const build = command<BuildOptions>({
     output: outputOf(given),
     volumeBytes: volumeSizeOf(given),
     parity: parityOf(given),
+    soleCopy: given.is('soleCopy'),
     base: given.text('base'),
     installer: given.text('withInstaller'),
     signers: signersOf(given),
@@ -106,9 +113,20 @@ async function runBuild(options: BuildOptions, io: Io): Promise<Result> {
   const context = await openSources(options.sources, file, io, runCredentialHelper(io));
   const out = options.output ?? `${name}-${version}.sealift.tar`;
   const { emit, signal } = io;
-  const { volumeBytes, parity, base } = options;
+  const { volumeBytes, parity, base, soleCopy } = options;
   const installer = options.installer === undefined ? undefined : await readInstaller(options.installer);
-  const what = { manifest: file.manifest, lock, context, out, volumeBytes, parity, base, installer, signers };
+  const what = {
+    manifest: file.manifest,
+    lock,
+    context,
+    out,
+    volumeBytes,
+    parity,
+    soleCopy,
+    base,
+    installer,
+    signers,
+  };
   const built = await buildBundle({ ...what, emit, signal });
   // Only now does a keyless signer know its name.
   const signedBy = signers.map((signer) => signer.name);
