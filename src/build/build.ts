@@ -22,7 +22,7 @@ import { claimStore } from './claim.ts';
 import { storeConfigs } from './configs.ts';
 import { byKey, SOURCES, type Sources } from './context.ts';
 import { checkServices } from './fitness.ts';
-import { collect, findMissing, listNeeds, type Gathering, type Need } from './gather.ts';
+import { collect, findMissing, givenBack, listNeeds, type Gathering, type Need } from './gather.ts';
 import { placeInstaller, type Installer } from './installer.ts';
 import { ownSignature } from './lock-signature.ts';
 import type { Lock } from './lockfile.ts';
@@ -177,7 +177,9 @@ async function prepare(input: BuildInput, out: string, stale: number): Promise<P
     context,
   );
   await demandSpace([
-    { folder: store.root, what: 'downloads', bytes: input.soleCopy === true ? 0 : gathering.bytes },
+    input.soleCopy === true
+      ? { folder: store.root, what: 'given back by the store', bytes: -givenBack(gathering) }
+      : { folder: store.root, what: 'downloads', bytes: gathering.bytes },
     { folder: dirname(out), what: 'bundle', bytes: plan.size + extra + (input.installer?.size ?? 0) - stale },
   ]);
   return { plan, gathering, context };

@@ -281,11 +281,20 @@ async function takeOver(
   sole: SoleCopy,
 ): Promise<void> {
   const wrong = new Set(rotten.map(({ digest }) => digest));
-  for (const { digest, size, again } of portion) {
-    if (wrong.has(digest)) continue;
-    sole.note(digest);
-    if (again?.lasting === true && size >= SMALL_BYTES) await store.remove(digest);
-  }
+  const right = portion.filter(({ digest }) => !wrong.has(digest));
+  for (const { digest } of right) sole.note(digest);
+  await sole.settle();
+  for (const blob of right.filter(isSpared)) await store.remove(blob.digest);
+}
+
+/** Whether the store does without it when a bundle has it. */
+const isSpared = ({ size, again }: Ready): boolean => again?.lasting === true && size >= SMALL_BYTES;
+
+/** Bytes by which the store shrinks before the last of the bundle is written, when that is to be the only copy. */
+export function givenBack({ ready }: Gathering): number {
+  const spared = ready.filter(isSpared).map(({ size }) => size);
+  const total = spared.reduce((sum, size) => sum + size, 0);
+  return Math.max(0, total - PORTION_BYTES - Math.max(0, ...spared));
 }
 
 /**

@@ -5,11 +5,12 @@
  * build that was stopped goes on; after a power cut the notes may say too much, and so all is hashed again.
  */
 import { appendFileSync } from 'node:fs';
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FileTarget } from '../bundle/target.ts';
 import type { BundlePlan } from '../bundle/write.ts';
 import { hexOf, isDigest, type Digest } from '../store/digest.ts';
+import { fsyncDir } from '../store/files.ts';
 import type { Store } from '../store/store.ts';
 
 /** Names of what is noted, beside those of blobs. */
@@ -44,7 +45,20 @@ export class SoleCopy {
 
   /** A blob is in its place, verified. */
   note(digest: Digest): void {
-    appendFileSync(join(this.#folder, DONE), `${digest}\n`);
+    // The newline first: a line that a kill cut short spoils none that follows.
+    appendFileSync(join(this.#folder, DONE), `\n${digest}`);
+  }
+
+  /** What is noted is on the disk, and survives a power cut without any other copy. */
+  async settle(): Promise<void> {
+    await this.target.settle();
+    const handle = await open(join(this.#folder, DONE), 'a');
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await fsyncDir(this.#folder);
   }
 
   /** Path beside which is noted what has come of a blob. */
@@ -61,7 +75,6 @@ export class SoleCopy {
 const notesOf = (store: Store, bundle: Digest): string =>
   join(store.root, 'partial', `bundle-${hexOf(bundle)}`);
 
-/** A last line that a kill cut short names no blob. */
 async function readDone(path: string): Promise<Set<Digest>> {
   const text = await readFile(path, 'utf8').catch(() => '');
   return new Set(text.split('\n').filter((line): line is Digest => isDigest(line)));

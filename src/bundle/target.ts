@@ -117,6 +117,11 @@ export class FileTarget implements ByteTarget {
     this.#sync.wrote(bytes);
   }
 
+  /** What has been written is on the disk. */
+  async settle(): Promise<void> {
+    await this.#sync.end();
+  }
+
   async finish(): Promise<void> {
     await this.#sync.end();
     await this.#handle.close();

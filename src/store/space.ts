@@ -8,6 +8,7 @@ export interface SpaceNeed {
   folder: string;
   /** What for, in the message. */
   what: string;
+  /** Negative when so much comes free before the rest is written. */
   bytes: number;
 }
 

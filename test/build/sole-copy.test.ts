@@ -12,6 +12,7 @@ import {
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { buildBundle, type BuildInput, type BuiltBundle } from '../../src/build/build.ts';
+import { givenBack, type Need, type Ready } from '../../src/build/gather.ts';
 import { resolveLock, type Lock } from '../../src/build/lock.ts';
 import { SealiftError } from '../../src/errors.ts';
 import { digestOf } from '../../src/store/digest.ts';
@@ -163,6 +164,27 @@ test('wrong bytes are refused, and the next run has the right ones', async () =>
   here.world.lies.clear();
   await build(here);
   await demandWhole(here);
+});
+
+test('room that the store gives back is counted, but for what leaves it at a time', async () => {
+  const blob = (size: number, lasting: boolean): Ready => {
+    const digest = digestOf(`${size}`);
+    const again: Need = {
+      digest,
+      size,
+      kind: 'blob',
+      label: '',
+      local: false,
+      lasting,
+      find: () => Promise.reject(new Error()),
+    };
+    return { digest, size, label: '', path: '/', again };
+  };
+  const gib = 1024 ** 3;
+  const ready = [blob(5 * gib, true), blob(2 * gib, true), blob(40 * gib, false), blob(1000, true)];
+  // 7 GiB leave it; a portion of 1 GiB and the largest blob may be in both places.
+  expect(givenBack({ ready, missing: [], bytes: 0 })).toBe(gib);
+  expect(givenBack({ ready: ready.slice(1), missing: [], bytes: 0 })).toBe(0);
 });
 
 test('volumes are refused before anything is written', async () => {

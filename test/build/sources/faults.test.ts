@@ -137,11 +137,11 @@ async function here(network: NetworkOptions = {}, root = tempDir('faults')): Pro
 
 describe('a good server', () => {
   it('is asked for each byte once, by several requests at a time, and never by more than allowed', async () => {
-    const side = await farSide(undefined, 20);
+    const side = await farSide(undefined, 150);
     await (await here()).survive(side);
     expect(side.bytes).toBe(content.length);
     expect(side.busiest).toBe(6);
-    const narrow = await farSide(undefined, 20);
+    const narrow = await farSide(undefined, 150);
     await (await here({ connections: 2 })).survive(narrow);
     expect(narrow.busiest).toBe(2);
   });
