@@ -176,6 +176,54 @@ describe('compose.yaml', () => {
     expect([projectName('a.b'), projectName('a-b')]).toEqual(['sealift-a_b', 'sealift-a-b']);
     expect(gatewayService([{ name: 'gateway' }])).toBe('gateway-nginx');
   });
+
+  describe('with exporters', () => {
+    const monitoring = {
+      prometheus: 'prometheus',
+      nodeExporter: 'node-exporter',
+      dcgmExporter: 'dcgm-exporter',
+    };
+    const more = (counters: Digest): Partial<ComposeInput> => ({
+      monitoring,
+      files: new Map([['monitoring_dcgm_exporter', counters]]),
+    });
+    const two = servicesFrom(
+      { ...chat, gpus: 1, replicas: 2 },
+      { ...chat, name: 'embed', gpus: 1 },
+      { ...chat, name: 'small' },
+    );
+    const { services } = rendered(two, more(digest('1')));
+
+    it('lets them reach the engines alone, without a port, a key or a capability', () => {
+      for (const name of ['monitoring_node_exporter', 'monitoring_dcgm_exporter']) {
+        expect(services[name]).toMatchObject({ networks: ['engines'], cap_drop: ['ALL'] });
+        expect(Object.keys(services[name]!)).not.toEqual(expect.arrayContaining(['cap_add']));
+        expect(services[name]).not.toHaveProperty('ports');
+        expect(JSON.stringify(services[name]!['volumes'])).not.toMatch(/secrets|"read_only":false/);
+      }
+    });
+
+    it('shows node_exporter an empty folder of the home and no other of the host', () => {
+      expect(services['monitoring_node_exporter']).toMatchObject({ user: '65534:65534', read_only: true });
+      const mounts = services['monitoring_node_exporter']!['volumes'] as { source: string }[];
+      expect(mounts.map(({ source }) => source)).toEqual(['/home/caches/demo/monitoring_node_exporter-0']);
+    });
+
+    it('gives dcgm-exporter the GPUs of the services, each once, and none where there are none', () => {
+      const devices = [{ driver: 'nvidia', device_ids: ['0', '1', '2'], capabilities: ['gpu'] }];
+      expect(services['monitoring_dcgm_exporter']!['deploy']).toEqual({
+        resources: { reservations: { devices } },
+      });
+      const none = rendered(servicesFrom(chat), more(digest('1'))).services['monitoring_dcgm_exporter'];
+      expect(none).not.toHaveProperty('deploy');
+    });
+
+    it('makes dcgm-exporter anew when its counters change, since it reads them when it starts', () => {
+      const label = (counters: Digest): unknown =>
+        rendered(two, more(counters)).services['monitoring_dcgm_exporter']!['labels'];
+      expect(label(digest('1'))).not.toEqual(label(digest('2')));
+    });
+  });
 });
 
 /** The rendered file as the host's nginx sees it: paths and user of this machine, everything else as it is. */
