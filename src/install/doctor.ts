@@ -341,7 +341,7 @@ function arithmetic(
   return `weights ${formatBytes(weights)} + ${cache} + allowance ${formatBytes(allowance)} = ${formatBytes(all)} of ${formatBytes(usable)} (${fraction} x ${formatBytes(smallest)}) on each GPU${many}`;
 }
 
-/** Whether this is an island, by what the host is set up to do. No packet is sent to find out. */
+/** Whether this is an island, by what the host is set up to do. No packet is sent to find out (probe.ts sends some, when asked). */
 function isolation({ network }: HostFacts): Diagnosis[] {
   const { links, defaultRoutes, nameservers } = network;
   const found: Diagnosis[] = [];

@@ -11,7 +11,7 @@ import { readDocument } from '../document.ts';
 import { SealiftError } from '../errors.ts';
 import { absent, type Home } from './home.ts';
 
-const HostName = z
+export const HostName = z
   .string()
   .max(253)
   .regex(
