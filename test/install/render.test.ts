@@ -8,7 +8,7 @@ import { describe, expect, it } from 'vitest';
 import { servicesOf, type Service } from '../../src/engines/index.ts';
 import { tellApart } from '../../src/install/api-keys.ts';
 import { renderApiKeys, renderNginx, renderUpstream, SECRETS_TARGET } from '../../src/install/gateway.ts';
-import { shareGpus } from '../../src/install/gpus.ts';
+import { demandMeant, shareGpus } from '../../src/install/gpus.ts';
 import { parseSite } from '../../src/install/site.ts';
 import {
   gatewayService,
@@ -147,6 +147,35 @@ describe('compose.yaml', () => {
     expect(share({})).toEqual({ chat: [['0', '1']], embed: [['2'], ['3']] });
     expect(share({ embed: ['0', '2'] })).toEqual({ chat: [['1', '3']], embed: [['0'], ['2']] });
     expect(() => share({ embed: ['0'] })).toThrow(/embed 1 GPUs, and it needs 2/);
+  });
+
+  it('refuses GPUs for a service that is not there, and one GPU for two, unless they are said to share it', () => {
+    const sharers = [{ name: 'chat' }, { name: 'embed' }];
+    const meant = (gpus: Record<string, string[]>, sharedGpus: string[] = []): (() => void) => {
+      return () => demandMeant(sharers, { gpus, sharedGpus });
+    };
+    const refused = (message: string, hint: string): unknown =>
+      expect.objectContaining({
+        code: 'SITE_INVALID',
+        message,
+        hint: expect.stringContaining(hint) as string,
+      });
+    expect(meant({ chat: ['0'], embed: ['1'] })).not.toThrow();
+    expect(meant({ chta: ['0'] })).toThrow(
+      refused('site.yaml gives GPUs to chta, which is no service here', "did you mean 'chat'?"),
+    );
+    expect(meant({ rerank: ['0'] })).toThrow(
+      refused(
+        'site.yaml gives GPUs to rerank, which is no service here',
+        'services of the bundle: chat, embed',
+      ),
+    );
+    const both = { chat: ['0', '1'], embed: ['1'] };
+    expect(meant(both)).toThrow(
+      refused('site.yaml gives GPU 1 to chat and to embed', 'say so: sharedGpus: [1]'),
+    );
+    expect(meant(both, ['0'])).toThrow();
+    expect(meant(both, ['1'])).not.toThrow();
   });
 
   it('changes the label of a container only with what that container was started from', () => {
