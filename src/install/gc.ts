@@ -3,9 +3,8 @@
  * Removes old releases with what only they need. Whatever another release uses stays, by the same rules as an uninstall:
  * hard links count the users of a blob.
  */
-import { SealiftError } from '../errors.ts';
 import type { Home } from './home.ts';
-import { readJournal } from './journal.ts';
+import { readJournal, unfinishedInstall } from './journal.ts';
 import { EngineClient } from './engine-client.ts';
 import { readReceipts, type Receipt } from './receipt.ts';
 import { RELEASE_LABEL } from './targets/compose.ts';
@@ -14,10 +13,7 @@ import { uninstall, type UninstallInput, type UninstallReport } from './uninstal
 /** Releases that a collection would remove: of each bundle all but the running or current one and the `keep` latest others. */
 export async function oldReleases(home: Home, socket: string, keep: number): Promise<string[]> {
   const unfinished = await readJournal(home);
-  if (unfinished !== undefined)
-    throw new SealiftError('HOST_CHANGED', `an install of ${unfinished.release} is unfinished`, {
-      hint: 'run it again, or take it back: sealift uninstall',
-    });
+  if (unfinished !== undefined) throw unfinishedInstall(unfinished);
   const receipts = await readReceipts(home);
   const engine = await EngineClient.connect(socket);
   const inUse = new Set([await home.current(), ...(await runningReleases(engine, receipts))]);

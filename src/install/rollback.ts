@@ -13,7 +13,7 @@ import { EngineClient } from './engine-client.ts';
 import type { Home } from './home.ts';
 import { readHostKey } from './host-key.ts';
 import { composeFinder } from './host.ts';
-import { Journal, readJournal, type JournalState } from './journal.ts';
+import { Journal, readJournal, unfinishedInstall, type JournalState } from './journal.ts';
 import { demandAccepted, readInstalled, type Installed } from './kept-bundle.ts';
 import type { PlanInput } from './look.ts';
 import type { Override } from './override.ts';
@@ -95,9 +95,7 @@ async function demandCurrent(home: Home): Promise<Receipt> {
 /** A rollback that was broken off goes on; what is unfinished otherwise comes first. */
 function demandNoOther(left: JournalState | undefined, { release, bundle }: Receipt): void {
   if (left === undefined || (left.release === release && left.bundle === bundle.digest)) return;
-  throw new SealiftError('HOST_CHANGED', `an install of ${left.release} is unfinished`, {
-    hint: 'run it again, or take it back: sealift uninstall',
-  });
+  throw unfinishedInstall(left);
 }
 
 async function targetOf({ home, release }: RollbackInput, current: Receipt): Promise<string> {
