@@ -21,6 +21,7 @@ import { checkPort } from './preflight.ts';
 import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
 import { dropCopy } from './release-folder.ts';
 import { specOf } from './rerender.ts';
+import { releasesIn } from './running.ts';
 import { readSite } from './site.ts';
 import type { Step, World } from './step.ts';
 import { FilesStep } from './steps/files.ts';
@@ -28,7 +29,6 @@ import { BackStep, SmokeStep, type Changes } from './steps/finish.ts';
 import { isPlaced } from './steps/folder.ts';
 import { configsPath } from './steps/config.ts';
 import { ReturnStep, ServiceStep } from './steps/service.ts';
-import { RELEASE_LABEL } from './targets/compose.ts';
 import { readTls } from './tls.ts';
 import { demandStanding } from './trust-state.ts';
 
@@ -139,7 +139,7 @@ async function demandWhole({ receipt, inventory }: Installed, { home, store, eng
 async function replacedBy({ home, engine }: World, project: string): Promise<string | undefined> {
   for (const { record } of (await readJournal(home))?.entries ?? [])
     if (record.kind === 'return' && record.project === project) return record.release;
-  const running = new Set((await engine.containers(project)).map((c) => c.labels[RELEASE_LABEL]));
+  const running = await releasesIn(engine, project);
   return (await readReceipts(home)).find(({ release }) => running.has(release))?.release;
 }
 

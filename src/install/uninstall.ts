@@ -19,8 +19,8 @@ import { Journal, readJournal, unfinishedInstall } from './journal.ts';
 import { sweepBundles } from './kept-bundle.ts';
 import { readReceipt, readReceipts, removeReceipt, type Receipt } from './receipt.ts';
 import { dropCopy } from './release-folder.ts';
+import { releasesIn, releasesOf } from './running.ts';
 import type { World } from './step.ts';
-import { RELEASE_LABEL } from './targets/compose.ts';
 import { rollBack, takeBack } from './undo.ts';
 
 export interface UninstallInput {
@@ -121,18 +121,16 @@ async function removeRelease(
 }
 
 async function isInUse({ release, gateway }: Receipt, { home, engine }: World): Promise<boolean> {
-  const containers = gateway === undefined ? [] : await engine.containers(gateway.project);
-  return (await home.current()) === release || containers.some((c) => c.labels[RELEASE_LABEL] === release);
+  return (await home.current()) === release || (await releasesIn(engine, gateway?.project)).has(release);
 }
 
-/** Stops what runs from a release. Its containers say so: "current" may name a release of another bundle. */
+/** Stops what runs from a release. */
 async function stop({ release, gateway }: Receipt, world: World): Promise<void> {
   const { home } = world;
   const isCurrent = (await home.current()) === release;
   if (gateway !== undefined) {
     const containers = await world.engine.containers(gateway.project);
-    const running = containers.some((c) => c.labels[RELEASE_LABEL] === release);
-    if (running || (isCurrent && containers.length === 0)) {
+    if (releasesOf(containers).has(release) || (isCurrent && containers.length === 0)) {
       const file = join(home.releaseFolder(release), 'compose.yaml');
       await (await world.compose()).down((await exists(file)) ? file : undefined, gateway.project);
     }
