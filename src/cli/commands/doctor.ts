@@ -6,7 +6,7 @@ import { examineHost } from '../../install/look.ts';
 import { parseProbeTarget, type ProbeTarget } from '../../install/probe.ts';
 import { command, type Result } from '../command.ts';
 import type { Io } from '../context.ts';
-import { checkLine } from '../evidence.ts';
+import { checkLine, type Check } from '../evidence.ts';
 import { adoptedPolicy, findBundle } from '../files.ts';
 import { count } from '../format.ts';
 import { HOST_OPTIONS, hostFlags, hostPaths, type HostFlags, type HostPaths } from '../host-options.ts';
@@ -22,8 +22,6 @@ interface DoctorOptions {
 
 /** Exit status of a host that is not ready, see EXIT_CODES. */
 const PREFLIGHT = 20;
-
-type Check = Extract<SealiftEvent, { type: 'check' }>;
 
 export const doctor = command<DoctorOptions>({
   name: 'doctor',
