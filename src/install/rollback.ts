@@ -46,7 +46,6 @@ export interface RollbackPlan {
   release: string;
   /** What runs now. */
   replaces: string | undefined;
-  override: Override;
   steps: string[];
   apply(options: ApplyOptions): Promise<Receipt>;
 }
@@ -79,7 +78,6 @@ export async function planRollback(input: RollbackInput): Promise<RollbackPlan> 
   return {
     release,
     replaces: current.release,
-    override,
     steps: work.steps.filter((step) => !step.passive).map((step) => step.describe()),
     apply: (options) => apply(installed, { ...work, input, world, current }, options),
   };
