@@ -300,7 +300,7 @@ export const ERRORS = {
   HOST_CHANGED: {
     exit: 20,
     about:
-      'Another sealift changed this host after the plan was shown, so what would be done is not what was agreed to. Run again and look at the new plan.',
+      'Another sealift changed this host after the plan was shown, so what would be done is not what was agreed to; or an install is unfinished, which must be finished or taken back first. Run again and look at the new plan.',
   },
   RELEASE_GONE: {
     exit: 20,

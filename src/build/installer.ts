@@ -82,6 +82,10 @@ export async function placeInstaller(installer: Installer, bundle: string, about
   await fsyncDir(folder);
 }
 
+/**
+ * Its commands lean on the form of canonical JSON (FORMAT.md §7.2): a member stands on a line of its own, as deep as it is
+ * set in, and no string has a line break, so that nothing in a string looks like one.
+ */
 const readme = (
   { name, digest }: Installer,
   bundle: string,
@@ -116,11 +120,15 @@ off the medium first, and check and run the copy: P stands for its path.
      cosign verify-blob --key release.pub --bundle slot --new-bundle-format \
        --trusted-root no-root.json --insecure-ignore-tlog SHA256SUMS
 
-   What was signed names the provenance, and the provenance names the program:
+   What was signed names the provenance, and the provenance names the program, among the byproducts: elsewhere in it are
+   digests of what went in, which is other people's.
 
-     sha256sum --ignore-missing -c SHA256SUMS                               says: provenance.json: OK
+     sha256sum --ignore-missing -c SHA256SUMS       says: provenance.json: OK
      D=$(sha256sum < "$P" | cut -c 1-64)
-     test "$(printf %s "$D" | wc -c)" = 64 && grep -c "$D" provenance.json   says: 1
+     test "$(printf %s "$D" | wc -c)" = 64
+     sed -n '/^      "byproducts": \[$/,/^      \]/p' provenance.json > byproducts
+     grep -A 2 -Fx '            "sha256": "'$D'"' byproducts > named
+     grep -cFx '          "name": "${name}"' named   says: 1
 
 3. Then, as root:
 

@@ -135,7 +135,7 @@ const ManifestShape = z
       .describe('Files that are carried as they are: name in the bundle → path, relative to this file'),
     services: z.record(Name, ServiceSpec).default({}).describe('Inference services to start in the enclave'),
     gateway: GatewaySpec.optional().describe('The nginx in front of the services'),
-    monitoring: MonitoringSpec.optional().describe('Prometheus, and Grafana, beside the services'),
+    monitoring: MonitoringSpec.optional().describe('Prometheus, Grafana and exporters beside the services'),
   })
   .describe('A sealift manifest: what one bundle carries and what it starts');
 
@@ -200,6 +200,16 @@ function checkNames(manifest: Manifest, context: z.RefinementCtx): void {
   if (manifest.gateway) need('images', manifest.gateway.image, ['gateway', 'image']);
   for (const [name, image] of Object.entries(manifest.monitoring ?? {}))
     if (image !== undefined) need('images', image, ['monitoring', name]);
+  if (
+    manifest.monitoring?.dcgmExporter !== undefined &&
+    Object.values(manifest.services).every(({ gpus }) => gpus === 0)
+  )
+    context.addIssue({
+      code: 'custom',
+      path: ['monitoring', 'dcgmExporter'],
+      message: 'dcgm-exporter does not start without a GPU, and no service has any',
+      params: { hint: 'give a service gpus, or leave dcgmExporter out' },
+    });
 }
 
 /**

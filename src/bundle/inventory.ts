@@ -158,7 +158,10 @@ export const GatewaySpec = z.strictObject({ image: Name.describe('Key of the ngi
 export const MonitoringSpec = z.strictObject({
   prometheus: Name.describe('Key of the Prometheus image under images'),
   grafana: Name.optional().describe('Key of the Grafana image under images'),
+  nodeExporter: Name.optional().describe('Key of the node_exporter image under images: space on disks'),
+  dcgmExporter: Name.optional().describe("Key of NVIDIA's dcgm-exporter image under images: memory of GPUs"),
 });
+export type MonitoringSpec = z.infer<typeof MonitoringSpec>;
 
 const Descriptor = z.strictObject({ mediaType: Line, digest: DigestSchema, size: Size });
 export type Descriptor = z.infer<typeof Descriptor>;

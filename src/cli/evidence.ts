@@ -4,6 +4,8 @@ import type { CheckOutcome, SealiftEvent } from '../events.ts';
 import { formatDuration } from './format.ts';
 import { styled, type Line, type Output } from './output.ts';
 
+export type Check = Extract<SealiftEvent, { type: 'check' }>;
+
 const OUTCOME_STYLE = { ok: 'green', failed: 'red', warning: 'yellow', skipped: 'dim' } as const;
 
 /** One line of evidence: the outcome as a word, the name, the detail. */

@@ -79,4 +79,5 @@ tls:                           # PEM, absolute or relative to the home; the cert
 #   bodyMiB: 64
 # gpus:                        # which GPUs a service gets, by number or UUID; otherwise the lowest that are left
 #   chat: [0, 1]
+# sharedGpus: [1]              # which of them may stand at two services; each engine's options say its part of the memory
 `;

@@ -6,7 +6,7 @@ import type { Service } from '../engines/index.ts';
 import { objectOf, parseJson } from '../json.ts';
 import type { Expected } from '../store/digest.ts';
 import type { Asked, AskedService } from './doctor.ts';
-import { shareGpus } from './gpus.ts';
+import { demandMeant, shareGpus } from './gpus.ts';
 import type { Site } from './site.ts';
 
 /** A config.json of a model, in bytes; the largest that were seen have 100,000. */
@@ -34,6 +34,7 @@ export async function askedOf(
   site: Site,
 ): Promise<Asked> {
   const { inventory, images } = bundle;
+  demandMeant(services, site);
   const shares = shareGpus(services, site);
   const asked: AskedService[] = [];
   for (const service of services) {

@@ -20,8 +20,9 @@ import { filesUnder, strangers } from './release-folder.ts';
 import type { RenderedFile } from './release.ts';
 import { rerender, type Rerendered } from './rerender.ts';
 import { signatureDrift } from './status.ts';
+import { releasesOf } from './running.ts';
 import { stateOf } from './steps/service.ts';
-import { containersOf, FILES_LABEL, RELEASE_LABEL } from './targets/compose.ts';
+import { containersOf, FILES_LABEL } from './targets/compose.ts';
 import { containerDrift, definitionsOf, type Compared, type Definition } from './targets/compose-drift.ts';
 
 /** One thing that is not as it was signed, proved or rendered. */
@@ -147,7 +148,7 @@ async function images(engine: EngineClient, releases: readonly Installed[]): Pro
 async function runningOf(engine: EngineClient, { receipt }: Installed): Promise<EngineContainer[]> {
   if (receipt.gateway === undefined) return [];
   const all = await engine.containers(receipt.gateway.project);
-  return all.some((c) => c.labels[RELEASE_LABEL] === receipt.release) ? all : [];
+  return releasesOf(all).has(receipt.release) ? all : [];
 }
 
 /** The release's files against what they are rendered from, and its containers against the files. */

@@ -64,6 +64,7 @@ export function diagnose(facts: HostFacts, asked: Asked): Diagnosis[] {
     ...confinement(facts),
     ...(wantsGpus || facts.driver !== undefined ? gpuHost(facts, asked, wantsGpus) : []),
     ...(wantsGpus && facts.gpus !== undefined && facts.gpus.length > 0 ? gpuShares(facts.gpus, asked) : []),
+    ...sharing(asked, facts.gpus ?? []),
     ...asked.services.flatMap((one) => memoryOf(one, facts)),
     ...isolation(facts),
   ];
@@ -259,6 +260,38 @@ function gpuShares(gpus: readonly Gpu[], { services }: Asked): Diagnosis[] {
   return found;
 }
 
+/** GPUs that several containers get: what each of them takes for itself, as far as its engine has an option for that. */
+function sharing({ services }: Asked, gpus: readonly Gpu[]): Diagnosis[] {
+  const taken = new Map<string, { name: string; part: number | undefined; option: string | undefined }[]>();
+  for (const { service, spec, gpus: shares } of services) {
+    const { fraction: option, defaultFraction } = rowOf(spec).memory;
+    const part = option === undefined ? undefined : Number(spec.options[option] ?? defaultFraction);
+    for (const gpu of shares.flat()) {
+      const index = gpuNamed(gpus, gpu)?.index ?? gpu;
+      taken.set(index, [...(taken.get(index) ?? []), { name: service.name, part, option }]);
+    }
+  }
+  return [...taken]
+    .filter(([, parts]) => parts.length > 1)
+    .map(([gpu, parts]) => {
+      const sum = parts.reduce((all, { part = 0 }) => all + part, 0);
+      const shown = parts.map(({ name, part }) => `${name} ${part ?? 'as much as it needs'}`).join(' + ');
+      const options = [...new Set(parts.flatMap(({ option }) => option ?? []))].join(', ');
+      const detail = `GPU ${gpu}: ${shown}${parts.every(({ part }) => part !== undefined) ? ` = ${Number(sum.toFixed(3))}` : ''} of its memory`;
+      if (sum > 1)
+        return likely(
+          'GPU sharing',
+          `${detail}, and there is 1`,
+          `smaller parts in the manifest (${options}), or a GPU of its own for each in site.yaml`,
+        );
+      return warning(
+        'GPU sharing',
+        detail,
+        'they share the computing as well, so each is slower while the other works; a GPU of its own for each in site.yaml avoids that',
+      );
+    });
+}
+
 function memoryOf(one: AskedService, facts: HostFacts): Diagnosis[] {
   return one.service.gpus === 0 ? hostMemory(one, facts) : gpuMemory(one, facts);
 }
@@ -341,7 +374,7 @@ function arithmetic(
   return `weights ${formatBytes(weights)} + ${cache} + allowance ${formatBytes(allowance)} = ${formatBytes(all)} of ${formatBytes(usable)} (${fraction} x ${formatBytes(smallest)}) on each GPU${many}`;
 }
 
-/** Whether this is an island, by what the host is set up to do. No packet is sent to find out. */
+/** Whether this is an island, by what the host is set up to do. No packet is sent to find out (probe.ts sends some, when asked). */
 function isolation({ network }: HostFacts): Diagnosis[] {
   const { links, defaultRoutes, nameservers } = network;
   const found: Diagnosis[] = [];

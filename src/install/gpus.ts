@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Which GPUs each replica of each service gets: as site.yaml says, and in order of the services where it is silent. */
+import { didYouMean } from '../document.ts';
 import { SealiftError } from '../errors.ts';
 import type { Service } from '../engines/index.ts';
 import type { Site } from './site.ts';
@@ -30,6 +31,33 @@ export function shareGpus(
       return [service.name, chunks(all, service.gpus, service.replicas)];
     }),
   );
+}
+
+/**
+ * What site.yaml says of GPUs must be meant, before anything is installed by it. What runs already, and what is gone back
+ * to, is rendered by shareGpus alone: a release before the last may have had other services.
+ * @throws {SealiftError} SITE_INVALID when it names a service that is not there, or gives a GPU to two that are not said to share it
+ */
+export function demandMeant(
+  services: readonly Pick<Sharer, 'name'>[],
+  { gpus, sharedGpus }: Pick<Site, 'gpus' | 'sharedGpus'>,
+): void {
+  const known = services.map(({ name }) => name);
+  const stranger = Object.keys(gpus).find((name) => !known.includes(name));
+  if (stranger !== undefined)
+    throw new SealiftError('SITE_INVALID', `site.yaml gives GPUs to ${stranger}, which is no service here`, {
+      hint: didYouMean(stranger, known) ?? `services of the bundle: ${known.join(', ')}`,
+    });
+  const owners = new Map<string, string>();
+  for (const [name, own] of Object.entries(gpus))
+    for (const gpu of own) {
+      const other = owners.get(gpu);
+      if (other !== undefined && other !== name && !sharedGpus.includes(gpu))
+        throw new SealiftError('SITE_INVALID', `site.yaml gives GPU ${gpu} to ${other} and to ${name}`, {
+          hint: `each engine takes nearly all of a GPU unless it is told otherwise; when they are to share it, say so: sharedGpus: [${gpu}]`,
+        });
+      owners.set(gpu, name);
+    }
 }
 
 /** A UUID may be any of the numbers that silent services would get, and one GPU twice in a service is a slip. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The only place that starts processes. Rules: argument arrays, never a shell; the environment is the few
+ * The only place that starts processes. Rules: argument arrays, never a command line made of what came in; the environment is the few
  * variables that the caller names (credential helpers and signing commands outside get all); every process has a
  * time limit, and a group of its own, so that a Ctrl-C at the terminal reaches sealift alone, which stops at the
  * end of a step; only the tail of what it says is kept. A signing command that may ask for a PIN is the exception:

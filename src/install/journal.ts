@@ -40,6 +40,12 @@ export async function readJournal(home: Home): Promise<JournalState | undefined>
   );
 }
 
+/** For whoever cannot do anything beside it. */
+export const unfinishedInstall = ({ release }: JournalState): SealiftError =>
+  new SealiftError('HOST_CHANGED', `an install of ${release} is unfinished`, {
+    hint: 'run it again, or take it back: sealift uninstall',
+  });
+
 export class Journal {
   readonly #home: Home;
   readonly state: JournalState;

@@ -32,6 +32,7 @@ import {
   spoolBytes,
   type DiskUse,
 } from './preflight.ts';
+import { probe, type ProbeTarget } from './probe.ts';
 import { readSite, type Site } from './site.ts';
 import type { World } from './step.ts';
 import { projectName } from './targets/compose.ts';
@@ -162,17 +163,23 @@ const needsOf = ({ service: { name, gpus, replicas }, weights }: AskedService): 
 
 /**
  * Looks at the host as an install would, for a bundle or without one. Changes nothing.
+ * @param targets what must not be reachable from here: each is tried
  * @returns what is wrong; every check is emitted
  */
 export async function examineHost(
   bundle: VerifiedBundle | undefined,
   input: PlanInput,
+  targets: readonly ProbeTarget[],
 ): Promise<readonly SealiftError[]> {
   const findings = new Findings(input.emit ?? silent, true);
-  if (bundle !== undefined) {
-    await preflight(bundle, input, await Store.open(input.home.root), findings);
-    return findings.failures;
-  }
+  if (bundle === undefined) await examineAlone(input, findings);
+  else await preflight(bundle, input, await Store.open(input.home.root), findings);
+  for (const target of targets)
+    for (const diagnosis of await probe(target, input.path)) findings.add(diagnosis);
+  return findings.failures;
+}
+
+async function examineAlone(input: PlanInput, findings: Findings): Promise<void> {
   const { home, now } = input;
   const site = await findings.check('site', async () => ({
     value: await readSite(home),
@@ -191,7 +198,6 @@ export async function examineHost(
     }));
   for (const diagnosis of diagnose(await readHostFacts({ path: input.path, engine }), { services: [] }))
     findings.add(diagnosis);
-  return findings.failures;
 }
 
 async function engineFinding(socket: string): Promise<{ value: EngineClient; detail: string }> {

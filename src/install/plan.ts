@@ -16,6 +16,7 @@ import { preflight, type Host, type PlanInput, type Stack } from './look.ts';
 import { overridesOf, type AgreedOverride } from './override.ts';
 import { Findings } from './preflight.ts';
 import { readReceipt, readReceipts } from './receipt.ts';
+import { releasesIn } from './running.ts';
 import { gatewayUrl } from './site.ts';
 import type { Step, StepState, World } from './step.ts';
 import { configStep } from './steps/config.ts';
@@ -24,7 +25,7 @@ import { CurrentStep, SmokeStep, type Changes } from './steps/finish.ts';
 import { ImageStep } from './steps/image.ts';
 import { modelPath, modelStep } from './steps/model.ts';
 import { ReturnStep, ServiceStep } from './steps/service.ts';
-import { projectName, RELEASE_LABEL } from './targets/compose.ts';
+import { projectName } from './targets/compose.ts';
 import { readTrustState } from './trust-state.ts';
 import { makeReceipt, type Outcomes } from './outcome.ts';
 
@@ -141,8 +142,7 @@ async function stateNow(step: Step): Promise<StepState> {
 }
 
 /**
- * The release that runs in a Compose project and so would be replaced. Its containers say which one it is;
- * `current` does not, because it may name a release of another bundle. An unfinished install of this project has
+ * The release that runs in a Compose project and so would be replaced. An unfinished install of this project has
  * noted it before it touched the containers.
  */
 async function replacedRelease(
@@ -155,7 +155,7 @@ async function replacedRelease(
   const ours = (await readReceipts(home))
     .filter((receipt) => receipt.gateway?.project === project)
     .map(({ release }) => release);
-  const running = new Set((await engine.containers(project)).map((c) => c.labels[RELEASE_LABEL]));
+  const running = await releasesIn(engine, project);
   const current = await home.current();
   return ours.find((release) => running.has(release)) ?? ours.find((release) => release === current);
 }

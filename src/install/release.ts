@@ -17,6 +17,7 @@ import type { Site } from './site.ts';
 import { configFile, projectName, renderCompose } from './targets/compose.ts';
 import { configsPath } from './steps/config.ts';
 import { renderMonitoring } from './monitoring.ts';
+import { DCGM_COUNTERS, DCGM_EXPORTER } from './monitoring-names.ts';
 import { renderRunbook } from './runbook.ts';
 import type { TlsFiles } from './tls.ts';
 
@@ -101,7 +102,12 @@ function compose(spec: ReleaseSpec, files: ReadonlyMap<string, RenderedFile>): s
     project: projectName(inventory.name),
     release,
     bundle: spec.bundle,
-    files: new Map(spec.services.map((service) => [service.name, startFiles(service, files)])),
+    files: new Map([
+      ...spec.services.map((service) => [service.name, startFiles(service, files)] as const),
+      ...[...files]
+        .filter(([name]) => name.startsWith(`${DCGM_COUNTERS.folder}/`))
+        .map((file) => [DCGM_EXPORTER, digestOfFiles([file])] as const),
+    ]),
     services: spec.services,
     imageIds: spec.imageIds,
     gatewayImage: inventory.gateway!.image,

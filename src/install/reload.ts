@@ -15,10 +15,10 @@ import { readReceipts } from './receipt.ts';
 import { isThere, putFiles } from './release-folder.ts';
 import { isForGateway, type RenderedFile } from './release.ts';
 import { renderApiKeys } from './gateway.ts';
+import { releasesIn } from './running.ts';
 import { readSite } from './site.ts';
 import { apiKeysFile, readApiKeys } from './api-keys.ts';
 import { installNeeded, rerender } from './rerender.ts';
-import { RELEASE_LABEL } from './targets/compose.ts';
 
 export interface ReloadInput {
   home: Home;
@@ -85,11 +85,10 @@ async function keysAlone(home: Home): Promise<Wanted> {
   return { wanted, keys: apiKeys.map(({ name }) => name), expires: undefined };
 }
 
-/** The release whose gateway runs; `current` may name one of another bundle. Undefined when none does. */
+/** The release whose gateway runs; undefined when none does. */
 async function servingRelease(home: Home, engine: EngineClient): Promise<string | undefined> {
   for (const { release, gateway } of await readReceipts(home)) {
-    const containers = gateway === undefined ? [] : await engine.containers(gateway.project);
-    if (containers.some((c) => c.labels[RELEASE_LABEL] === release)) return release;
+    if ((await releasesIn(engine, gateway?.project)).has(release)) return release;
   }
   return undefined;
 }

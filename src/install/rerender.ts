@@ -20,7 +20,6 @@ export interface Rerendered {
   services: readonly Service[];
   /** Between gateway and engines, by service. */
   engineKeys: ReadonlyMap<string, string>;
-  site: Site;
   tls: TlsFiles;
   /** Names of the clients' keys. */
   keyNames: string[];
@@ -60,7 +59,7 @@ export async function rerender(home: Home, installed: Installed, now: Date): Pro
   if (engineKeys.size < spec.services.length) throw installNeeded('a key between gateway and engine is gone');
   const grafana = await grafanaPassword(home.releaseFolder(installed.receipt.release));
   const files = renderRelease(spec, { apiKeys, engineKeys, grafana });
-  return { files, services: spec.services, engineKeys, site, tls, keyNames: apiKeys.map(({ name }) => name) };
+  return { files, services: spec.services, engineKeys, tls, keyNames: apiKeys.map(({ name }) => name) };
 }
 
 export const installNeeded = (why: string): SealiftError =>

@@ -13,7 +13,7 @@ import { EngineClient } from './engine-client.ts';
 import type { Home } from './home.ts';
 import { readHostKey } from './host-key.ts';
 import { composeFinder } from './host.ts';
-import { Journal, readJournal, type JournalState } from './journal.ts';
+import { Journal, readJournal, unfinishedInstall, type JournalState } from './journal.ts';
 import { demandAccepted, readInstalled, type Installed } from './kept-bundle.ts';
 import type { PlanInput } from './look.ts';
 import type { Override } from './override.ts';
@@ -21,6 +21,7 @@ import { checkPort } from './preflight.ts';
 import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
 import { dropCopy } from './release-folder.ts';
 import { specOf } from './rerender.ts';
+import { releasesIn } from './running.ts';
 import { readSite } from './site.ts';
 import type { Step, World } from './step.ts';
 import { FilesStep } from './steps/files.ts';
@@ -28,7 +29,6 @@ import { BackStep, SmokeStep, type Changes } from './steps/finish.ts';
 import { isPlaced } from './steps/folder.ts';
 import { configsPath } from './steps/config.ts';
 import { ReturnStep, ServiceStep } from './steps/service.ts';
-import { RELEASE_LABEL } from './targets/compose.ts';
 import { readTls } from './tls.ts';
 import { demandStanding } from './trust-state.ts';
 
@@ -46,7 +46,6 @@ export interface RollbackPlan {
   release: string;
   /** What runs now. */
   replaces: string | undefined;
-  override: Override;
   steps: string[];
   apply(options: ApplyOptions): Promise<Receipt>;
 }
@@ -79,7 +78,6 @@ export async function planRollback(input: RollbackInput): Promise<RollbackPlan> 
   return {
     release,
     replaces: current.release,
-    override,
     steps: work.steps.filter((step) => !step.passive).map((step) => step.describe()),
     apply: (options) => apply(installed, { ...work, input, world, current }, options),
   };
@@ -95,9 +93,7 @@ async function demandCurrent(home: Home): Promise<Receipt> {
 /** A rollback that was broken off goes on; what is unfinished otherwise comes first. */
 function demandNoOther(left: JournalState | undefined, { release, bundle }: Receipt): void {
   if (left === undefined || (left.release === release && left.bundle === bundle.digest)) return;
-  throw new SealiftError('HOST_CHANGED', `an install of ${left.release} is unfinished`, {
-    hint: 'run it again, or take it back: sealift uninstall',
-  });
+  throw unfinishedInstall(left);
 }
 
 async function targetOf({ home, release }: RollbackInput, current: Receipt): Promise<string> {
@@ -141,7 +137,7 @@ async function demandWhole({ receipt, inventory }: Installed, { home, store, eng
 async function replacedBy({ home, engine }: World, project: string): Promise<string | undefined> {
   for (const { record } of (await readJournal(home))?.entries ?? [])
     if (record.kind === 'return' && record.project === project) return record.release;
-  const running = new Set((await engine.containers(project)).map((c) => c.labels[RELEASE_LABEL]));
+  const running = await releasesIn(engine, project);
   return (await readReceipts(home)).find(({ release }) => running.has(release))?.release;
 }
 

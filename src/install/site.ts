@@ -11,7 +11,7 @@ import { readDocument } from '../document.ts';
 import { SealiftError } from '../errors.ts';
 import { absent, type Home } from './home.ts';
 
-const HostName = z
+export const HostName = z
   .string()
   .max(253)
   .regex(
@@ -91,6 +91,11 @@ export const Site = z.strictObject({
     .record(Name, z.array(Gpu).max(1024))
     .default({})
     .describe('Which GPUs a service gets, by number or UUID; the others get the lowest that are left'),
+  sharedGpus: z
+    .array(Gpu)
+    .max(1024)
+    .default([])
+    .describe('GPUs that `gpus` may give to several services, each of which takes a part of the memory'),
   monitoring: z
     .strictObject({ allow: z.array(Network).max(64).default([]) })
     .prefault({})

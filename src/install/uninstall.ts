@@ -3,7 +3,7 @@
  * Removes a release: its containers, the images and files that this home brought and no other release uses,
  * and its folder. trust.yaml, site.yaml, the clients' keys and the memory against rollbacks stay. The receipt
  * goes last, so that a killed uninstall can be run again. An install that was left unfinished is taken back
- * instead, when no release is named: what ran before it goes on running.
+ * instead, when no release is named or it is the one: what ran before it goes on running.
  */
 import { readdir, rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -15,12 +15,12 @@ import { Store } from '../store/store.ts';
 import { EngineClient } from './engine-client.ts';
 import type { Home } from './home.ts';
 import { composeFinder } from './host.ts';
-import { Journal, readJournal } from './journal.ts';
+import { Journal, readJournal, unfinishedInstall } from './journal.ts';
 import { sweepBundles } from './kept-bundle.ts';
 import { readReceipt, readReceipts, removeReceipt, type Receipt } from './receipt.ts';
 import { dropCopy } from './release-folder.ts';
+import { releasesIn, releasesOf } from './running.ts';
 import type { World } from './step.ts';
-import { RELEASE_LABEL } from './targets/compose.ts';
 import { rollBack, takeBack } from './undo.ts';
 
 export interface UninstallInput {
@@ -49,7 +49,9 @@ export interface UninstallReport {
   takenBack: string | undefined;
 }
 
-/** @throws {SealiftError} NOT_INSTALLED, ENGINE_NOT_RUNNING, COMPOSE_UNSUPPORTED, ROLLBACK_INCOMPLETE, LOCKED */
+/**
+ * @throws {SealiftError} HOST_CHANGED when another release than the named one was left unfinished; NOT_INSTALLED, ENGINE_NOT_RUNNING, COMPOSE_UNSUPPORTED, ROLLBACK_INCOMPLETE, LOCKED
+ */
 export async function uninstall(input: UninstallInput): Promise<UninstallReport> {
   const { home } = input;
   const engine = await EngineClient.connect(input.socket);
@@ -65,9 +67,14 @@ export async function uninstall(input: UninstallInput): Promise<UninstallReport>
     await home.sweep();
     await engine.sweepProbes();
     const unfinished = await readJournal(home);
+    // It may need the release that was named, to return to.
+    if (unfinished !== undefined && input.release !== undefined && unfinished.release !== input.release)
+      throw unfinishedInstall(unfinished);
     if (unfinished !== undefined) await rollBack(new Journal(home, unfinished), world, undefined);
     if (input.release === undefined && (unfinished !== undefined || input.unfinishedOnly))
       return onlyTakenBack(unfinished?.release, home);
+    if (unfinished !== undefined && (await readReceipt(home, unfinished.release)) === undefined)
+      return onlyTakenBack(unfinished.release, home);
     const report = await removeRelease(input.release, world, input.idleOnly ?? false);
     return { ...report, takenBack: unfinished?.release };
   } finally {
@@ -114,18 +121,16 @@ async function removeRelease(
 }
 
 async function isInUse({ release, gateway }: Receipt, { home, engine }: World): Promise<boolean> {
-  const containers = gateway === undefined ? [] : await engine.containers(gateway.project);
-  return (await home.current()) === release || containers.some((c) => c.labels[RELEASE_LABEL] === release);
+  return (await home.current()) === release || (await releasesIn(engine, gateway?.project)).has(release);
 }
 
-/** Stops what runs from a release. Its containers say so: "current" may name a release of another bundle. */
+/** Stops what runs from a release. */
 async function stop({ release, gateway }: Receipt, world: World): Promise<void> {
   const { home } = world;
   const isCurrent = (await home.current()) === release;
   if (gateway !== undefined) {
     const containers = await world.engine.containers(gateway.project);
-    const running = containers.some((c) => c.labels[RELEASE_LABEL] === release);
-    if (running || (isCurrent && containers.length === 0)) {
+    if (releasesOf(containers).has(release) || (isCurrent && containers.length === 0)) {
       const file = join(home.releaseFolder(release), 'compose.yaml');
       await (await world.compose()).down((await exists(file)) ? file : undefined, gateway.project);
     }

@@ -141,6 +141,13 @@ test.each([
     undefined,
   ],
   [
+    'an exporter that the manifest does not carry',
+    'gateway: { image: gateway }',
+    'gateway: { image: gateway }\nmonitoring: { prometheus: engine, nodeExporter: node }',
+    "m.yaml:18:49: monitoring.nodeExporter: there is no 'node' under images",
+    'known images: engine, gateway',
+  ],
+  [
     'another API version',
     'sealift.dev/v1',
     'sealift.dev/v2',
@@ -169,6 +176,19 @@ test.each([
   expect(error.code).toBe('MANIFEST_INVALID');
   expect(all.join('\n')).toContain(message);
   if (all.length === 1) expect(error.hint).toBe(hint);
+});
+
+test('an exporter of GPU metrics wants a service with GPUs', () => {
+  const monitored = `${DESIGN}monitoring: { prometheus: engine, dcgmExporter: gateway }\n`;
+  expect(parseManifest(monitored, 'm.yaml').monitoring).toEqual({
+    prometheus: 'engine',
+    dcgmExporter: 'gateway',
+  });
+  const error = failure(monitored.replace('gpus: 2, ', ''));
+  expect(error.message).toBe(
+    'm.yaml:18:49: monitoring.dcgmExporter: dcgm-exporter does not start without a GPU, and no service has any',
+  );
+  expect(error.hint).toBe('give a service gpus, or leave dcgmExporter out');
 });
 
 const images = (from: string): string =>

@@ -247,6 +247,16 @@ describe('bundle.json', () => {
     ['a service without its image', (i) => (i.services[0]!.image = 'tiny'), /service chat names what/],
     ['a service without its model', (i) => (i.services[0]!.model = 'engine'), /service chat names what/],
     ['a gateway without its image', (i) => (i.gateway = { image: 'tiny' }), /gateway names an image/],
+    [
+      'an exporter without its image',
+      (i) => (i.monitoring = { prometheus: 'engine', nodeExporter: 'tiny' }),
+      /monitoring names an image/,
+    ],
+    [
+      'a monitor that is not known',
+      (i) => (i.monitoring = { prometheus: 'engine', exporter: 'engine' } as never),
+      /monitoring/,
+    ],
     ['a model of no files', (i) => (i.models[0]!.files = []), /models\.0\.files/],
     ['an option with dashes', (i) => (i.services[0]!.options = { '--x': 1 }), /services\.0\.options/],
     [
@@ -364,6 +374,18 @@ it('reads a file of a model quickly only as the schema does', () => {
   );
   expect(quick).toBeGreaterThan(20);
   expect(quickModelFile(JSON.parse(`{"__proto__": {}, "path": "a", "digest": "${digest}"}`))).toBeUndefined();
+});
+
+it('has monitoring with and without each of its exporters, as before there were any', () => {
+  const { prometheus, grafana } = { prometheus: 'engine', grafana: 'gateway' };
+  for (const monitoring of [
+    undefined,
+    { prometheus },
+    { prometheus, grafana },
+    { prometheus, nodeExporter: 'engine' },
+    { prometheus, grafana, nodeExporter: 'engine', dcgmExporter: 'gateway' },
+  ])
+    expect(parseInventory(canonicalJson({ ...good, monitoring })).monitoring).toEqual(monitoring);
 });
 
 it('says what a blob is for', () => {

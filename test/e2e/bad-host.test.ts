@@ -227,6 +227,14 @@ describe('a host', () => {
     expect(problem.hint).toContain('sealift help trust');
   });
 
+  it('gives GPUs to a service that the bundle does not have', async () => {
+    const problem = await installFails('SITE_INVALID', (home) =>
+      edit(home, 'site.yaml', (text) => `${text}gpus: { chta: [0] }\n`),
+    );
+    expect(problem.message).toContain('site.yaml gives GPUs to chta, which is no service here');
+    expect(problem.hint).toBe("did you mean 'chat'?");
+  });
+
   it('has no site.yaml', async () => {
     const problem = await installFails('SITE_MISSING', (home) => rmSync(join(home, 'site.yaml')));
     expect(problem.hint).toContain('sealift help site');

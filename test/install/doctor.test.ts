@@ -88,6 +88,49 @@ describe('a host with which nothing is wrong', () => {
   });
 });
 
+describe('a GPU that two services get', () => {
+  const two = (first: number | undefined, second: number | undefined): Asked => {
+    const one = (name: string, part: number | undefined): Asked['services'][number] => {
+      const [only] = asked({ weights: 1e9 }).services;
+      const options = {
+        ...only!.spec.options,
+        ...(part === undefined ? {} : { 'gpu-memory-utilization': part }),
+      };
+      return {
+        ...only!,
+        service: { ...only!.service, name },
+        spec: { ...only!.spec, options },
+        gpus: [['0']],
+      };
+    };
+    return { services: [one('chat', first), one('embed', second)] };
+  };
+
+  it('is shown with what each takes of its memory', () => {
+    expect(of({}, two(0.6, 0.3)).get('GPU sharing')).toMatchObject({
+      outcome: 'warning',
+      detail: 'GPU 0: chat 0.6 + embed 0.3 = 0.9 of its memory',
+    });
+  });
+
+  it('is too little when both take what nobody told them not to', () => {
+    const found = of({}, two(undefined, undefined)).get('GPU sharing');
+    expect(found).toMatchObject({
+      outcome: 'failed',
+      estimate: true,
+      detail: 'GPU 0: chat 0.92 + embed 0.92 = 1.84 of its memory, and there is 1',
+      advice: expect.stringContaining('gpu-memory-utilization') as string,
+    });
+  });
+
+  it('is one GPU by number and by UUID, and none when each has its own', () => {
+    const [chat, embed] = two(0.6, 0.6).services;
+    const named = (name: string): Asked => ({ services: [chat!, { ...embed!, gpus: [[name]] }] });
+    expect(of({}, named(gpu(0).uuid)).get('GPU sharing')).toMatchObject({ outcome: 'failed' });
+    expect(of({}, named('1')).has('GPU sharing')).toBe(false);
+  });
+});
+
 describe.each<
   [
     fault: string,

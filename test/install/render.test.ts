@@ -8,7 +8,7 @@ import { describe, expect, it } from 'vitest';
 import { servicesOf, type Service } from '../../src/engines/index.ts';
 import { tellApart } from '../../src/install/api-keys.ts';
 import { renderApiKeys, renderNginx, renderUpstream, SECRETS_TARGET } from '../../src/install/gateway.ts';
-import { shareGpus } from '../../src/install/gpus.ts';
+import { demandMeant, shareGpus } from '../../src/install/gpus.ts';
 import { parseSite } from '../../src/install/site.ts';
 import {
   gatewayService,
@@ -149,6 +149,35 @@ describe('compose.yaml', () => {
     expect(() => share({ embed: ['0'] })).toThrow(/embed 1 GPUs, and it needs 2/);
   });
 
+  it('refuses GPUs for a service that is not there, and one GPU for two, unless they are said to share it', () => {
+    const sharers = [{ name: 'chat' }, { name: 'embed' }];
+    const meant = (gpus: Record<string, string[]>, sharedGpus: string[] = []): (() => void) => {
+      return () => demandMeant(sharers, { gpus, sharedGpus });
+    };
+    const refused = (message: string, hint: string): unknown =>
+      expect.objectContaining({
+        code: 'SITE_INVALID',
+        message,
+        hint: expect.stringContaining(hint) as string,
+      });
+    expect(meant({ chat: ['0'], embed: ['1'] })).not.toThrow();
+    expect(meant({ chta: ['0'] })).toThrow(
+      refused('site.yaml gives GPUs to chta, which is no service here', "did you mean 'chat'?"),
+    );
+    expect(meant({ rerank: ['0'] })).toThrow(
+      refused(
+        'site.yaml gives GPUs to rerank, which is no service here',
+        'services of the bundle: chat, embed',
+      ),
+    );
+    const both = { chat: ['0', '1'], embed: ['1'] };
+    expect(meant(both)).toThrow(
+      refused('site.yaml gives GPU 1 to chat and to embed', 'say so: sharedGpus: [1]'),
+    );
+    expect(meant(both, ['0'])).toThrow();
+    expect(meant(both, ['1'])).not.toThrow();
+  });
+
   it('changes the label of a container only with what that container was started from', () => {
     const label = (services: Record<string, Record<string, unknown>>, name: string): unknown =>
       (services[name]!['labels'] as Record<string, string>)['dev.sealift.files'];
@@ -175,6 +204,54 @@ describe('compose.yaml', () => {
   it('names project and gateway so that nothing collides', () => {
     expect([projectName('a.b'), projectName('a-b')]).toEqual(['sealift-a_b', 'sealift-a-b']);
     expect(gatewayService([{ name: 'gateway' }])).toBe('gateway-nginx');
+  });
+
+  describe('with exporters', () => {
+    const monitoring = {
+      prometheus: 'prometheus',
+      nodeExporter: 'node-exporter',
+      dcgmExporter: 'dcgm-exporter',
+    };
+    const more = (counters: Digest): Partial<ComposeInput> => ({
+      monitoring,
+      files: new Map([['monitoring_dcgm_exporter', counters]]),
+    });
+    const two = servicesFrom(
+      { ...chat, gpus: 1, replicas: 2 },
+      { ...chat, name: 'embed', gpus: 1 },
+      { ...chat, name: 'small' },
+    );
+    const { services } = rendered(two, more(digest('1')));
+
+    it('lets them reach the engines alone, without a port, a key or a capability', () => {
+      for (const name of ['monitoring_node_exporter', 'monitoring_dcgm_exporter']) {
+        expect(services[name]).toMatchObject({ networks: ['engines'], cap_drop: ['ALL'] });
+        expect(Object.keys(services[name]!)).not.toEqual(expect.arrayContaining(['cap_add']));
+        expect(services[name]).not.toHaveProperty('ports');
+        expect(JSON.stringify(services[name]!['volumes'])).not.toMatch(/secrets|"read_only":false/);
+      }
+    });
+
+    it('shows node_exporter an empty folder of the home and no other of the host', () => {
+      expect(services['monitoring_node_exporter']).toMatchObject({ user: '65534:65534', read_only: true });
+      const mounts = services['monitoring_node_exporter']!['volumes'] as { source: string }[];
+      expect(mounts.map(({ source }) => source)).toEqual(['/home/caches/demo/monitoring_node_exporter-0']);
+    });
+
+    it('gives dcgm-exporter the GPUs of the services, each once, and none where there are none', () => {
+      const devices = [{ driver: 'nvidia', device_ids: ['0', '1', '2'], capabilities: ['gpu'] }];
+      expect(services['monitoring_dcgm_exporter']!['deploy']).toEqual({
+        resources: { reservations: { devices } },
+      });
+      const none = rendered(servicesFrom(chat), more(digest('1'))).services['monitoring_dcgm_exporter'];
+      expect(none).not.toHaveProperty('deploy');
+    });
+
+    it('makes dcgm-exporter anew when its counters change, since it reads them when it starts', () => {
+      const label = (counters: Digest): unknown =>
+        rendered(two, more(counters)).services['monitoring_dcgm_exporter']!['labels'];
+      expect(label(digest('1'))).not.toEqual(label(digest('2')));
+    });
   });
 });
 

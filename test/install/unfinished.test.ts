@@ -136,6 +136,31 @@ describe('an unfinished install', () => {
     expect(await home.current()).toBe('other-1.0.0');
   });
 
+  it('stays as it is when another release is to be removed, and so does that one', async () => {
+    await me.install(await makeBundle({ name: 'other', images: [], model: tinyModel({ seed: 9 }) }));
+    await interrupted(bundle);
+    const before = await readJournal(home);
+    for (const release of ['other-1.0.0', 'nobody-1.0.0'])
+      await expect(uninstall({ ...me.input, release })).rejects.toMatchObject({
+        code: 'HOST_CHANGED',
+        message: 'an install of demo-1.0.0 is unfinished',
+        hint: expect.stringContaining('sealift uninstall') as string,
+      });
+    expect(await readJournal(home)).toEqual(before);
+    expect(await home.current()).toBe('other-1.0.0');
+    expect(await tags()).toEqual([REF]);
+  });
+
+  it('is taken back when it is the release that is named', async () => {
+    await interrupted(bundle);
+    expect(await uninstall({ ...me.input, release: 'demo-1.0.0' })).toMatchObject({
+      takenBack: 'demo-1.0.0',
+      release: undefined,
+    });
+    expect(await readJournal(home)).toBeUndefined();
+    await expectNothingLeft();
+  });
+
   it('returns to no copy of a release that an earlier success left behind', async () => {
     mkdirSync(home.path('releases/.demo-1.0.0.previous'), { recursive: true });
     await interrupted(bundle);

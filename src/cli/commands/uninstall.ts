@@ -2,7 +2,7 @@
 import { uninstall as remove } from '../../install/uninstall.ts';
 import { command } from '../command.ts';
 import type { Home } from '../../install/home.ts';
-import { readJournal } from '../../install/journal.ts';
+import { readJournal, unfinishedInstall } from '../../install/journal.ts';
 import { demandConsent, demandSomebody } from '../consent.ts';
 import { HOST_OPTIONS, hostFlags, hostPaths, YES_OPTION, type HostFlags } from '../host-options.ts';
 import { styled } from '../output.ts';
@@ -17,7 +17,7 @@ export const uninstall = command<UninstallOptions>({
   name: 'uninstall',
   summary: 'Stop a release and remove what only it needs',
   about: [
-    'Stops the services and removes the images, models and files that this home brought and no other release uses. trust.yaml, site.yaml and the API keys stay, and so does the memory of which versions were installed: an older bundle is still refused afterwards. An install that was never finished is taken back instead, unless a release is named: what ran before it goes on running.',
+    'Stops the services and removes the images, models and files that this home brought and no other release uses. trust.yaml, site.yaml and the API keys stay, and so does the memory of which versions were installed: an older bundle is still refused afterwards. An install that was never finished is taken back instead: what ran before it goes on running. While there is one, no other release is removed.',
   ],
   options: [
     YES_OPTION,
@@ -36,11 +36,13 @@ export const uninstall = command<UninstallOptions>({
   run: async ({ host, release, yes }, io) => {
     demandSomebody(yes, io, 'uninstall');
     const paths = hostPaths(host, io.env);
-    const unfinished = (await readJournal(paths.home))?.release;
+    const unfinished = await readJournal(paths.home);
+    if (release !== undefined && unfinished !== undefined && unfinished.release !== release)
+      throw unfinishedInstall(unfinished);
     const unfinishedOnly = release === undefined && unfinished !== undefined;
     // What was agreed to is named, so that nothing else goes when the host changes meanwhile.
     const wanted = unfinishedOnly ? undefined : (release ?? (await paths.home.current()));
-    await demandConsent(yes, io, question(wanted, unfinished, paths.home));
+    await demandConsent(yes, io, question(wanted, unfinished?.release, paths.home));
     const { schema, ...report } = await remove({
       ...paths,
       ...(wanted === undefined ? {} : { release: wanted }),

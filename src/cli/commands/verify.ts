@@ -6,7 +6,7 @@ import type { SealiftEvent } from '../../events.ts';
 import { command, type Result } from '../command.ts';
 import { contentLines } from '../contents.ts';
 import { homeFolder, type Io } from '../context.ts';
-import { checkLine } from '../evidence.ts';
+import { checkLine, type Check } from '../evidence.ts';
 import { Home } from '../../install/home.ts';
 import { hostTime, policyId } from '../../trust/state.ts';
 import { adoptedPolicy, findBundle, readPolicy, type HomePolicy } from '../files.ts';
@@ -20,8 +20,6 @@ interface VerifyOptions {
   home: string | undefined;
   volumes: readonly string[];
 }
-
-type Check = Extract<SealiftEvent, { type: 'check' }>;
 
 export const verify = command<VerifyOptions>({
   name: 'verify',

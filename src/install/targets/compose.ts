@@ -5,18 +5,26 @@
  * are on a network without a way out; the gateway is on it too, and on one that the host publishes.
  */
 import { stringify } from 'yaml';
-import type { Inventory } from '../../bundle/inventory.ts';
+import type { Inventory, MonitoringSpec } from '../../bundle/inventory.ts';
 import { digestOf, type Digest } from '../../store/digest.ts';
 import type { Service } from '../../engines/index.ts';
 import { canonicalJson } from '../../json.ts';
 import { ALIVE_PORT, GATEWAY_PORT, GATEWAY_TARGET, SECRETS_TARGET } from '../gateway.ts';
 import { shareGpus } from '../gpus.ts';
 import {
+  DCGM_COUNTERS,
+  DCGM_EXPORTER,
+  DCGM_EXPORTER_PORT,
+  DCGM_TARGET,
   GRAFANA,
   GRAFANA_PATH,
   GRAFANA_PORT,
+  HOME_MOUNT,
   MONITORING_SECRETS,
   MONITORING_TARGET,
+  MONITORS,
+  NODE_EXPORTER,
+  NODE_EXPORTER_PORT,
   PROMETHEUS,
   PROMETHEUS_PORT,
 } from '../monitoring-names.ts';
@@ -26,7 +34,7 @@ export interface ComposeInput {
   project: string;
   release: string;
   bundle: Digest;
-  /** For each service, what changes when a file changes that its containers read only when they start. */
+  /** For each service and monitor, what changes when a file changes that its containers read only when they start. */
   files: ReadonlyMap<string, Digest>;
   services: readonly Service[];
   /** Proved image IDs by the names that the inventory gives the images. */
@@ -82,7 +90,7 @@ export function renderCompose(input: ComposeInput): string {
     services: Object.fromEntries([
       ...engines,
       [gatewayService(input.services), labelled(input, gateway(input))],
-      ...monitors(input),
+      ...monitors(input, [...new Set([...shares.values()].flat(2))]),
     ]),
     networks: {
       engines: { internal: true },
@@ -141,18 +149,23 @@ function engineService(
       retries: 6,
       start_period: `${service.readyTimeoutSeconds}s`,
     },
-    ...(devices.length === 0
-      ? {}
-      : { deploy: { resources: { reservations: { devices: [gpus(devices)] } } } }),
+    ...gpuReservation(devices),
   };
 }
 
 /** By number or UUID, because a mere count would give the first GPUs to every service. */
-const gpus = (devices: readonly string[]): unknown => ({
-  driver: 'nvidia',
-  device_ids: [...devices],
-  capabilities: ['gpu'],
-});
+const gpuReservation = (devices: readonly string[]): Record<string, unknown> =>
+  devices.length === 0
+    ? {}
+    : {
+        deploy: {
+          resources: {
+            reservations: {
+              devices: [{ driver: 'nvidia', device_ids: [...devices], capabilities: ['gpu'] }],
+            },
+          },
+        },
+      };
 
 function gateway(input: ComposeInput): Record<string, unknown> {
   const { address, port } = input.site.listen;
@@ -191,11 +204,16 @@ function gateway(input: ComposeInput): Record<string, unknown> {
   };
 }
 
+/** Containers that watch the others, as Compose calls them, with the name of the image that each runs. */
+const monitorImages = (monitoring: Inventory['monitoring']): [container: string, image: string][] =>
+  Object.entries(MONITORS).flatMap(([key, container]): [string, string][] => {
+    const image = monitoring?.[key as keyof MonitoringSpec];
+    return image === undefined ? [] : [[container, image]];
+  });
+
 /** Containers that watch the others, as Compose calls them. */
-export const monitorsOf = (monitoring: Inventory['monitoring']): string[] => [
-  ...(monitoring === undefined ? [] : [PROMETHEUS]),
-  ...(monitoring?.grafana === undefined ? [] : [GRAFANA]),
-];
+export const monitorsOf = (monitoring: Inventory['monitoring']): string[] =>
+  monitorImages(monitoring).map(([container]) => container);
 
 /** All containers of a release, as Compose calls them, with the name of the image that each runs. */
 export function imagesOf(
@@ -206,61 +224,96 @@ export function imagesOf(
   return [
     ...services.flatMap((s) => containersOf(s).map((container): [string, string] => [container, s.image])),
     [gatewayService(services), gatewayImage],
-    ...monitorsOf(monitoring).map((name): [string, string] => [
-      name,
-      name === PROMETHEUS ? monitoring!.prometheus : monitoring!.grafana!,
-    ]),
+    ...monitorImages(monitoring),
   ];
 }
 
-/** As root without rights, so that they can read secrets that are root's alone. They reach the engines, and nothing else. */
-function monitors(input: ComposeInput): [string, Record<string, unknown>][] {
-  const { monitoring, releaseFolder } = input;
-  const mounts = (name: string, target: string): unknown[] => [
-    bind(`${releaseFolder}/monitoring`, MONITORING_TARGET),
-    bind(`${releaseFolder}/secrets/monitoring`, MONITORING_SECRETS),
-    { ...bind(input.cacheFolder(name, 0), target), read_only: false },
-  ];
-  const common = (image: string, test: string[]): Record<string, unknown> => ({
-    ...base(input, image),
-    user: '0:0',
-    networks: ['engines'],
-    ...(input.ownedByRoot ? {} : { cap_add: ['DAC_OVERRIDE'] }),
-    healthcheck: { test: ['CMD', ...test], interval: '5s', timeout: '5s', retries: 6, start_period: '120s' },
-  });
-  return monitorsOf(monitoring).map((name) => {
-    const definition =
-      name === PROMETHEUS
-        ? {
-            ...common(monitoring!.prometheus, [
-              'promtool',
-              'query',
-              'instant',
-              `http://127.0.0.1:${PROMETHEUS_PORT}`,
-              'vector(1)',
-            ]),
-            command: [
-              `--config.file=${MONITORING_TARGET}/prometheus.yml`,
-              '--storage.tsdb.path=/prometheus',
-              '--storage.tsdb.retention.time=30d',
-              '--storage.tsdb.retention.size=8GB',
-            ],
-            volumes: mounts(name, '/prometheus'),
-          }
-        : {
-            ...common(monitoring!.grafana!, [
-              'wget',
-              '-q',
-              '-O',
-              '/dev/null',
-              `http://127.0.0.1:${GRAFANA_PORT}/api/health`,
-            ]),
-            environment: grafanaEnvironment(input),
-            volumes: mounts(name, '/var/lib/grafana'),
-          };
-    return [name, labelled(input, definition)];
+/** They reach the engines, and nothing else. @param gpus those of all services, by number or UUID */
+function monitors(input: ComposeInput, gpus: readonly string[]): [string, Record<string, unknown>][] {
+  const parts: Readonly<Record<string, () => Record<string, unknown>>> = {
+    [PROMETHEUS]: () => prometheus(input),
+    [GRAFANA]: () => grafana(input),
+    [NODE_EXPORTER]: () => nodeExporter(input),
+    [DCGM_EXPORTER]: () => dcgmExporter(input, gpus),
+  };
+  return monitorImages(input.monitoring).map(([name, image]) => {
+    const definition = { ...base(input, image), networks: ['engines'], ...parts[name]!() };
+    return [name, labelled(input, definition, input.files.get(name))];
   });
 }
+
+const monitorHealth = (...test: string[]): Record<string, unknown> => ({
+  healthcheck: { test: ['CMD', ...test], interval: '5s', timeout: '5s', retries: 6, start_period: '120s' },
+});
+
+/** As root without rights, so that they can read secrets that are root's alone, and keep data at a place of their own. */
+const withSecrets = (input: ComposeInput, name: string, target: string): Record<string, unknown> => ({
+  user: '0:0',
+  ...(input.ownedByRoot ? {} : { cap_add: ['DAC_OVERRIDE'] }),
+  volumes: [
+    bind(`${input.releaseFolder}/monitoring`, MONITORING_TARGET),
+    bind(`${input.releaseFolder}/secrets/monitoring`, MONITORING_SECRETS),
+    { ...bind(input.cacheFolder(name, 0), target), read_only: false },
+  ],
+});
+
+const prometheus = (input: ComposeInput): Record<string, unknown> => ({
+  ...withSecrets(input, PROMETHEUS, '/prometheus'),
+  ...monitorHealth('promtool', 'query', 'instant', `http://127.0.0.1:${PROMETHEUS_PORT}`, 'vector(1)'),
+  command: [
+    `--config.file=${MONITORING_TARGET}/prometheus.yml`,
+    '--storage.tsdb.path=/prometheus',
+    '--storage.tsdb.retention.time=30d',
+    '--storage.tsdb.retention.size=8GB',
+  ],
+});
+
+const wget = (url: string): Record<string, unknown> => monitorHealth('wget', '-q', '-O', '/dev/null', url);
+
+const grafana = (input: ComposeInput): Record<string, unknown> => ({
+  ...withSecrets(input, GRAFANA, '/var/lib/grafana'),
+  ...wget(`http://127.0.0.1:${GRAFANA_PORT}/api/health`),
+  environment: grafanaEnvironment(input),
+});
+
+/**
+ * Its README mounts the host's `/`, from which a break-in could read every file. statfs(2) needs no more than one mount
+ * from a file system: an empty folder of the home, and the container's root, which the engine lays where its data is.
+ * No other collector runs (`--collector.disable-defaults`), and the expressions name what only containers have, so that
+ * a root of the type overlay is not left out. The image has busybox (its Dockerfile), and with that wget.
+ */
+const nodeExporter = (input: ComposeInput): Record<string, unknown> => ({
+  user: '65534:65534',
+  read_only: true,
+  command: [
+    '--collector.disable-defaults',
+    '--collector.filesystem',
+    '--collector.filesystem.mount-points-exclude=^/(dev|etc|proc|run|sys)($|/)',
+    '--collector.filesystem.fs-types-exclude=^(proc|sysfs|tmpfs)$',
+  ],
+  volumes: [bind(input.cacheFolder(NODE_EXPORTER, 0), HOME_MOUNT)],
+  ...wget(`http://127.0.0.1:${NODE_EXPORTER_PORT}/`),
+});
+
+/**
+ * It sees the GPUs of this release's services. SYS_ADMIN is for profiling metrics alone (docker/Dockerfile of
+ * github.com/NVIDIA/dcgm-exporter), and the list of counters has none; NO_SETCAP keeps its entry point from giving itself
+ * that right, which older ones do not survive without it. Some hosts say that release 3.6.0 does not start without it
+ * (issue 407 there); no GPU was there to try. The entry point runs ldconfig, so it is root, and its root file system
+ * writable. The images have bash and neither wget nor curl; /health answers 200 (internal/pkg/server).
+ */
+const dcgmExporter = (input: ComposeInput, devices: readonly string[]): Record<string, unknown> => ({
+  user: '0:0',
+  command: ['-f', `${DCGM_TARGET}/${DCGM_COUNTERS.name}`],
+  environment: { NO_SETCAP: '1' },
+  volumes: [bind(`${input.releaseFolder}/${DCGM_COUNTERS.folder}`, DCGM_TARGET)],
+  ...gpuReservation(devices),
+  ...monitorHealth(
+    'bash',
+    '-c',
+    `exec 3<>/dev/tcp/127.0.0.1/${DCGM_EXPORTER_PORT} && printf 'GET /health HTTP/1.0\\r\\n\\r\\n' >&3 && read -r -t 4 line <&3 && [[ $line == *' 200 '* ]]`,
+  ),
+});
 
 /** Nothing is reported, looked up or fetched (grafana.com/docs, configure Grafana); the password comes from a file. */
 const grafanaEnvironment = ({ site }: ComposeInput): Record<string, string> => ({
