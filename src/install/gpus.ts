@@ -43,6 +43,7 @@ export function demandMeant(
   { gpus, sharedGpus }: Pick<Site, 'gpus' | 'sharedGpus'>,
 ): void {
   const known = services.map(({ name }) => name);
+  if (known.length === 0) return; // models alone, for another bundle of this home
   const stranger = Object.keys(gpus).find((name) => !known.includes(name));
   if (stranger !== undefined)
     throw new SealiftError('SITE_INVALID', `site.yaml gives GPUs to ${stranger}, which is no service here`, {

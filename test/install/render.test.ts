@@ -170,6 +170,7 @@ describe('compose.yaml', () => {
         'services of the bundle: chat, embed',
       ),
     );
+    expect(() => demandMeant([], { gpus: { chat: ['0'] }, sharedGpus: [] })).not.toThrow();
     const both = { chat: ['0', '1'], embed: ['1'] };
     expect(meant(both)).toThrow(
       refused('site.yaml gives GPU 1 to chat and to embed', 'say so: sharedGpus: [1]'),
