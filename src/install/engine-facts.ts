@@ -3,12 +3,18 @@
 import type Docker from 'dockerode';
 import { plainLine } from './text.ts';
 
+/** Docker, or Podman that speaks Docker's API. What follows from it is decided where engines are asked, and nowhere else. */
+export type EngineKind = 'docker' | 'podman';
+
 /** Oldest engine API that is supported: Docker 20.10. */
 export const MIN_API: ApiVersion = [1, 41];
 /** First API whose classic engines unpack zstd layers: Docker 23. */
 const ZSTD_API: ApiVersion = [1, 42];
 /** First API that says for each manifest of an image whether its content is there: Docker 28. */
 export const MANIFESTS_API: ApiVersion = [1, 48];
+
+/** Oldest Podman that this was tried with, that of Debian 12. */
+export const MIN_PODMAN: ApiVersion = [4, 3];
 
 type ApiVersion = readonly [number, number];
 
@@ -19,6 +25,7 @@ type ApiVersion = readonly [number, number];
 export type StoreKind = 'classic' | 'containerd';
 
 export interface EngineFacts {
+  kind: EngineKind;
   version: string;
   apiVersion: string;
   store: StoreKind;
@@ -47,12 +54,14 @@ export function factsOf(version: Docker.DockerVersion, info: EngineInfo): Engine
   const containerd = (info.DriverStatus ?? []).some(
     ([key, value]) => key === 'driver-type' && value === 'io.containerd.snapshotter.v1',
   );
+  const kind = isPodman(version) ? 'podman' : 'docker';
   return {
+    kind,
     version: plainLine(version.Version, 64),
     apiVersion: plainLine(version.ApiVersion, 16),
     store: containerd ? 'containerd' : 'classic',
     platform: `${version.Os}/${version.Arch}`,
-    readsZstd: containerd || atLeast(version.ApiVersion, ZSTD_API),
+    readsZstd: kind === 'podman' || containerd || atLeast(version.ApiVersion, ZSTD_API),
     runtimes: Object.keys(info.Runtimes ?? {}),
     cgroups: info.CgroupVersion,
     security: (info.SecurityOptions ?? []).map((option) => /^name=([^,]+)/.exec(option)?.[1] ?? option),
@@ -60,7 +69,7 @@ export function factsOf(version: Docker.DockerVersion, info: EngineInfo): Engine
   };
 }
 
-export const isPodman = ({ Components }: Docker.DockerVersion): boolean =>
+const isPodman = ({ Components }: Docker.DockerVersion): boolean =>
   (Components ?? []).some(({ Name }) => Name === 'Podman Engine');
 
 export function atLeast(version: string, [major, minor]: ApiVersion): boolean {

@@ -19,6 +19,7 @@ import { readReceipt, readReceipts } from './receipt.ts';
 import { gatewayUrl } from './site.ts';
 import type { Step, StepState, World } from './step.ts';
 import { configStep } from './steps/config.ts';
+import { nameService } from './name-service.ts';
 import { FilesStep } from './steps/files.ts';
 import { CurrentStep, SmokeStep, type Changes } from './steps/finish.ts';
 import { ImageStep } from './steps/image.ts';
@@ -235,6 +236,7 @@ async function stackSteps(
     ...stack,
     imageIds,
     modelPaths,
+    names: nameService(world.engine.facts.kind, project),
   });
   const service = new ServiceStep(world, {
     project,

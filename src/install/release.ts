@@ -17,6 +17,7 @@ import type { Site } from './site.ts';
 import { configFile, projectName, renderCompose } from './targets/compose.ts';
 import { configsPath } from './steps/config.ts';
 import { renderMonitoring } from './monitoring.ts';
+import type { NameService } from './name-service.ts';
 import { renderRunbook } from './runbook.ts';
 import type { TlsFiles } from './tls.ts';
 
@@ -32,6 +33,8 @@ export interface ReleaseSpec {
   imageIds: ReadonlyMap<string, Digest>;
   /** Models' folders relative to the home, by name. */
   modelPaths: ReadonlyMap<string, string>;
+  /** Of the network that gateway and engines share. */
+  names: NameService;
 }
 
 /** Secrets of a release: clients' keys, and for each service the key between gateway and engine. */
@@ -58,7 +61,11 @@ export function renderRelease(spec: ReleaseSpec, secrets: ReleaseSecrets): Map<s
   const files = new Map<string, RenderedFile>();
   const put = (name: string, bytes: string | Buffer, mode: number): unknown =>
     files.set(name, { bytes: Buffer.from(bytes), mode });
-  put('gateway/nginx.conf', renderNginx(spec.services, spec.site, spec.inventory.monitoring), 0o644);
+  put(
+    'gateway/nginx.conf',
+    renderNginx(spec.services, spec.site, spec.names, spec.inventory.monitoring),
+    0o644,
+  );
   put('secrets/gateway/tls.crt', spec.tls.certificate, 0o600);
   put('secrets/gateway/tls.key', spec.tls.key, 0o600);
   put('secrets/gateway/api-keys.conf', renderApiKeys(secrets.apiKeys), 0o600);
@@ -107,6 +114,7 @@ function compose(spec: ReleaseSpec, files: ReadonlyMap<string, RenderedFile>): s
     gatewayImage: inventory.gateway!.image,
     monitoring: inventory.monitoring,
     site: spec.site,
+    enginesSubnet: spec.names.subnet,
     modelFolders: new Map([...spec.modelPaths].map(([name, path]) => [name, home.path(path)])),
     configFolder: home.path(configsPath(inventory.configs)),
     cacheFolder: (container, i) => home.path(cachePath(inventory.name, container, i)),

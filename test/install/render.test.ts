@@ -9,6 +9,7 @@ import { servicesOf, type Service } from '../../src/engines/index.ts';
 import { tellApart } from '../../src/install/api-keys.ts';
 import { renderApiKeys, renderNginx, renderUpstream, SECRETS_TARGET } from '../../src/install/gateway.ts';
 import { shareGpus } from '../../src/install/gpus.ts';
+import { nameService } from '../../src/install/name-service.ts';
 import { parseSite } from '../../src/install/site.ts';
 import {
   gatewayService,
@@ -22,6 +23,7 @@ import { makeCertificate } from '../support/stack.ts';
 import { findCommand, run, tempDir } from '../support/workspace.ts';
 import { siteText } from './rig.ts';
 
+const names = nameService('docker', 'sealift-demo');
 const digest = (c: string): Digest => `sha256:${c.repeat(64)}`;
 const site = parseSite(siteText(8443), 'site.yaml');
 
@@ -42,6 +44,7 @@ const composeInput = (services: Service[], more: Partial<ComposeInput> = {}): Co
   gatewayImage: 'gateway',
   monitoring: undefined,
   site,
+  enginesSubnet: undefined,
   modelFolders: new Map([['tiny', '/home/models/tiny/c']]),
   configFolder: '/home/configs/c',
   cacheFolder: (service, i) => `/home/caches/demo/${service}-${i}`,
@@ -75,6 +78,17 @@ describe('compose.yaml', () => {
     expect(file.services['gateway']!['ports']).toEqual([
       { target: 8443, published: '8443', host_ip: '127.0.0.1', protocol: 'tcp' },
     ]);
+  });
+
+  it('gives engines a network of a known range where the resolver is on its bridge', () => {
+    const { subnet, resolver } = nameService('podman', 'sealift-demo');
+    expect(nameService('podman', 'sealift-other').subnet).not.toBe(subnet);
+    expect({ subnet, resolver }).toEqual({ subnet: '198.18.10.64/26', resolver: '198.18.10.65' });
+    const { networks } = rendered(servicesFrom(chat), { enginesSubnet: subnet });
+    expect(networks['engines']).toEqual({ internal: true, ipam: { config: [{ subnet }] } });
+    expect(renderNginx(servicesFrom(chat), site, { subnet, resolver })).toContain(
+      'resolver 198.18.10.65 valid=5s',
+    );
   });
 
   it('mounts the model read-only and refuses to make up a missing folder', () => {
@@ -189,7 +203,7 @@ async function nginxSays(services: Service[], more = ''): Promise<string> {
   );
   for (const { name } of services)
     writeFileSync(join(dir, `secrets/upstream-${name}.conf`), renderUpstream('0'.repeat(64)));
-  const conf = renderNginx(services, parseSite(siteText(8443, more), 'site.yaml'))
+  const conf = renderNginx(services, parseSite(siteText(8443, more), 'site.yaml'), names)
     .replace(/ \/tmp\//g, ` ${dir}/`)
     .replaceAll(SECRETS_TARGET, join(dir, 'secrets'))
     .replace('/dev/stdout', join(dir, 'access.log')) // here stdout may be a socket, which nginx cannot open
@@ -235,7 +249,7 @@ describe('nginx.conf', () => {
   });
 
   it('refuses a name that could end a directive', () => {
-    expect(() => renderNginx([{ ...servicesFrom(chat)[0]!, name: 'a; return 200' }], site)).toThrow(
+    expect(() => renderNginx([{ ...servicesFrom(chat)[0]!, name: 'a; return 200' }], site, names)).toThrow(
       TypeError,
     );
   });
