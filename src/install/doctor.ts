@@ -180,16 +180,7 @@ function gpuHost(
         ),
       );
   }
-  if (wanted && engine !== undefined)
-    found.push(
-      gpuRuntime === undefined
-        ? failed(
-            'GPU runtime',
-            'the engine cannot give GPUs to containers',
-            'install nvidia-container-toolkit from packages that were carried in, then: nvidia-ctk runtime configure --runtime=docker && systemctl restart docker',
-          )
-        : ok('GPU runtime', gpuRuntime),
-    );
+  if (wanted && engine !== undefined) found.push(gpuGiver(engine, gpuRuntime));
   return found;
 }
 
@@ -219,6 +210,22 @@ const gpuNamed = (gpus: readonly Gpu[], name: string): Gpu | undefined =>
     ({ index, uuid }) =>
       index === name || uuid === name || (name.startsWith('GPU-') && uuid.startsWith(name)),
   );
+
+/** What gives GPUs to containers. */
+function gpuGiver({ takesGpuRequests }: NonNullable<HostFacts['engine']>, runtime?: string): Diagnosis {
+  if (!takesGpuRequests)
+    return failed(
+      'GPU runtime',
+      'Podman gives GPUs to containers by CDI alone, and sealift does not ask for that',
+      'run services with GPUs on Docker (--engine /var/run/docker.sock), and others here',
+    );
+  if (runtime !== undefined) return ok('GPU runtime', runtime);
+  return failed(
+    'GPU runtime',
+    'the engine cannot give GPUs to containers',
+    'install nvidia-container-toolkit from packages that were carried in, then: nvidia-ctk runtime configure --runtime=docker && systemctl restart docker',
+  );
+}
 
 /** A GPU in use by others leaves less than an engine reckons with, and it then does not start. */
 const MUCH_USED = 0.05;

@@ -32,6 +32,8 @@ export interface EngineFacts {
   /** Such as `linux/amd64`. */
   platform: string;
   readsZstd: boolean;
+  /** Whether it heeds a request for GPUs as Compose makes it; Podman knows CDI alone, and starts the container without. */
+  takesGpuRequests: boolean;
   /** Names of runtimes that containers can be run with. */
   runtimes: readonly string[];
   /** Version of control groups, `1` or `2`, when the engine says. */
@@ -62,6 +64,7 @@ export function factsOf(version: Docker.DockerVersion, info: EngineInfo): Engine
     store: containerd ? 'containerd' : 'classic',
     platform: `${version.Os}/${version.Arch}`,
     readsZstd: kind === 'podman' || containerd || atLeast(version.ApiVersion, ZSTD_API),
+    takesGpuRequests: kind === 'docker',
     runtimes: Object.keys(info.Runtimes ?? {}),
     cgroups: info.CgroupVersion,
     security: (info.SecurityOptions ?? []).map((option) => /^name=([^,]+)/.exec(option)?.[1] ?? option),

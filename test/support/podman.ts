@@ -40,14 +40,21 @@ export async function startPodman({ dir }: { dir: string }): Promise<PodmanEngin
   const runDir = mkdtempSync(`/tmp/slp-${process.pid}-`);
   const socket = join(runDir, 'podman.sock');
   const log = join(makeDir(dir), 'podman.log');
-  const server = startServer('unshare', ['--mount', '--net', 'sh', '-c', SCRIPT, 'sh', ...argv(runDir, socket)], {
-    logFile: log,
-    env: environment(runDir),
-  });
+  const server = startServer(
+    'unshare',
+    ['--mount', '--net', 'sh', '-c', SCRIPT, 'sh', ...argv(runDir, socket)],
+    {
+      logFile: log,
+      env: environment(runDir),
+    },
+  );
   const engine: PodmanEngine = {
     socket,
     host: `unix://${socket}`,
-    inside: (program, ...args) => ['nsenter', ['--target', String(server.pid), '--net', '--', program, ...args]],
+    inside: (program, ...args) => [
+      'nsenter',
+      ['--target', String(server.pid), '--net', '--', program, ...args],
+    ],
     stop: () => stop(server, socket, runDir),
   };
   try {
@@ -63,8 +70,7 @@ export async function startPodman({ dir }: { dir: string }): Promise<PodmanEngin
  * Of the new network namespace not even the loopback is up. Whatever its configuration says, Podman keeps locks in /dev/shm, and
  * the state of its name server under /run, where it would find another's. `exec` keeps the number of the process.
  */
-const SCRIPT =
-  'ip link set lo up && mount -t tmpfs none /run && mount -t tmpfs none /dev/shm && exec "$@"';
+const SCRIPT = 'ip link set lo up && mount -t tmpfs none /run && mount -t tmpfs none /dev/shm && exec "$@"';
 
 const argv = (runDir: string, socket: string): string[] => [
   'podman',
