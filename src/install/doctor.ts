@@ -69,13 +69,34 @@ export function diagnose(facts: HostFacts, asked: Asked): Diagnosis[] {
   ];
 }
 
-function rights({ uid }: HostFacts): Diagnosis[] {
+function rights({ uid, engine }: HostFacts): Diagnosis[] {
+  if (engine?.security.includes('rootless') === true) return rightsOfUser(uid);
   if (uid === 0) return [ok('rights', 'root')];
   return [
     warning(
       'rights',
       `user ${uid}, who must be able to write the home and to use the engine's socket`,
       'run as root, or give the user both: who may use the socket is root on this host all the same',
+    ),
+  ];
+}
+
+/** With an engine without root: root inside its containers is the user, and its ports are passed on by a program. */
+function rightsOfUser(uid: number): Diagnosis[] {
+  if (uid === 0)
+    return [
+      failed(
+        'rights',
+        'root, and the engine belongs to a user: what root alone may read, its containers cannot',
+        'run sealift as that user, with a home of its own (--home)',
+      ),
+    ];
+  return [
+    ok('rights', `user ${uid}, as whom the engine runs`),
+    warning(
+      'clients',
+      'an engine without root passes connections on: all clients have one address, of the engine itself',
+      'leave the networks under metrics and monitoring in site.yaml empty, and reckon with one limit by address for all',
     ),
   ];
 }

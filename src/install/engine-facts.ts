@@ -48,6 +48,8 @@ export interface EngineInfo {
   Runtimes?: Record<string, unknown>;
   CgroupVersion?: string;
   SecurityOptions?: string[];
+  /** Of Podman, which does not name it among the options. */
+  Rootless?: boolean;
   DriverStatus?: [string, string][];
   DockerRootDir?: string;
 }
@@ -67,7 +69,10 @@ export function factsOf(version: Docker.DockerVersion, info: EngineInfo): Engine
     takesGpuRequests: kind === 'docker',
     runtimes: Object.keys(info.Runtimes ?? {}),
     cgroups: info.CgroupVersion,
-    security: (info.SecurityOptions ?? []).map((option) => /^name=([^,]+)/.exec(option)?.[1] ?? option),
+    security: [
+      ...(info.SecurityOptions ?? []).map((option) => /^name=([^,]+)/.exec(option)?.[1] ?? option),
+      ...(info.Rootless === true ? ['rootless'] : []),
+    ],
     rootFolder: info.DockerRootDir ?? '',
   };
 }

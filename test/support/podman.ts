@@ -4,7 +4,16 @@
 // network and mount namespaces of its own, so that bridges, rules of iptables and mounts end with its last process.
 // What a published port answers is therefore asked from within: see `inside`.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, join } from 'node:path';
 import { engineRequest } from './docker.ts';
 import { findCommand, makeDir, removeTree, startServer, waitFor, withSystemPath } from './workspace.ts';
@@ -17,15 +26,20 @@ export type PodmanEngine = {
   host: string;
   /** The command line that runs a program where the engine's published ports are. */
   inside(program: string, ...args: string[]): [string, string[]];
+  /** The command line that runs a program as the user whose engine it is. */
+  asOwner(program: string, ...args: string[]): [string, string[]];
+  /** A folder of the owner's, which goes with the engine. */
+  folder: string;
   /** Stops the engine with all its containers and removes every trace of it. */
   stop(): Promise<void>;
 };
 
 /** Why none can be started here, or undefined if it can. */
-export function podmanAvailable(): string | undefined {
+export function podmanAvailable({ rootless = false } = {}): string | undefined {
   if (process.platform !== 'linux') return 'not Linux';
   if (process.getuid?.() !== 0) return 'not root';
-  for (const command of ['podman', 'conmon', 'unshare', 'nsenter', 'ip', 'iptables'])
+  const commands = ['podman', 'conmon', 'unshare', 'nsenter', 'setpriv', 'ip', 'iptables'];
+  for (const command of [...commands, ...(rootless ? ['newuidmap', 'slirp4netns'] : [])])
     if (findCommand(command) === undefined) return `no ${command} (scripts/setup installs it)`;
   for (const helper of ['netavark', 'aardvark-dns'])
     if (!existsSync(`/usr/lib/podman/${helper}`)) return `no ${helper} (scripts/setup installs it)`;
@@ -34,31 +48,41 @@ export function podmanAvailable(): string | undefined {
   return undefined;
 }
 
+export type PodmanOptions = {
+  /** Folder for the log. */
+  dir: string;
+  /** Whether it is run by a user without rights, whom no file of this host knows. */
+  rootless?: boolean;
+};
+
 /** Starts it; resolves when it answers. */
-export async function startPodman({ dir }: { dir: string }): Promise<PodmanEngine> {
+export async function startPodman({ dir, rootless = false }: PodmanOptions): Promise<PodmanEngine> {
   // A unix socket's path may have 107 characters at most, and conmon puts its own deeper down.
   const runDir = mkdtempSync(`/tmp/slp-${process.pid}-`);
-  const socket = join(runDir, 'podman.sock');
+  const parts: Parts = { runDir, socket: join(runDir, 'podman.sock'), uid: rootless ? freeUid() : 0 };
   const log = join(makeDir(dir), 'podman.log');
-  const server = startServer(
-    'unshare',
-    ['--mount', '--net', 'sh', '-c', SCRIPT, 'sh', ...argv(runDir, socket)],
-    {
-      logFile: log,
-      env: environment(runDir),
-    },
-  );
+  const asOwner = ownerOf(parts);
+  const folder = makeDir(runDir, 'home');
+  writeConfig(parts);
+  chownSync(runDir, parts.uid, parts.uid);
+  chownSync(folder, parts.uid, parts.uid);
+  const [program, argv] = asOwner('podman', ...serviceArguments(parts));
+  const [script, ...more] = rootless ? [ROOTLESS, ...userFiles(parts)] : [ROOTFUL];
+  const inner = ['sh', '-c', script, 'sh', ...more, program, ...argv];
+  const server = startServer('unshare', ['--mount', '--net', ...inner], { logFile: log });
   const engine: PodmanEngine = {
-    socket,
-    host: `unix://${socket}`,
-    inside: (program, ...args) => [
-      'nsenter',
-      ['--target', String(server.pid), '--net', '--', program, ...args],
-    ],
-    stop: () => stop(server, socket, runDir),
+    socket: parts.socket,
+    host: `unix://${parts.socket}`,
+    folder,
+    inside: (name, ...args) => ['nsenter', ['--target', String(server.pid), '--net', '--', name, ...args]],
+    asOwner,
+    stop: () => stop(server, parts),
   };
   try {
-    await waitFor('podman', () => ping(socket), { timeout: 60_000, failed: () => failure(server, log) });
+    await waitFor('podman', () => ping(parts.socket), {
+      timeout: 60_000,
+      failed: () => failure(server, log),
+    });
   } catch (error) {
     await engine.stop();
     throw error;
@@ -66,14 +90,51 @@ export async function startPodman({ dir }: { dir: string }): Promise<PodmanEngin
   return engine;
 }
 
+type Parts = { runDir: string; socket: string; uid: number };
+
+/** Users that Debian gives to nobody (policy 9.2.2), with ranges of subordinate ones far above. */
+const freeUid = (): number => 61_000 + (process.pid % 1000);
+const subUids = (uid: number): number => 2_000_000_000 + (uid % 1000) * 65_536;
+
 /**
  * Of the new network namespace not even the loopback is up. Whatever its configuration says, Podman keeps locks in /dev/shm, and
  * the state of its name server under /run, where it would find another's. `exec` keeps the number of the process.
  */
-const SCRIPT = 'ip link set lo up && mount -t tmpfs none /run && mount -t tmpfs none /dev/shm && exec "$@"';
+const FRESH = 'ip link set lo up && mount -t tmpfs none /run && mount -t tmpfs -o mode=1777 none /dev/shm';
+const ROOTFUL = `${FRESH} && exec "$@"`;
+/** The user is in files that only this mount namespace sees, and may open a tunnel, as on a host that people log in to. */
+const ROOTLESS = `${FRESH} &&
+for file in passwd group subuid subgid; do mount --bind "$1/$file" "/etc/$file" || exit 1; done &&
+mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200 &&
+mkdir -p "/run/user/$2" && chown "$2:$2" "/run/user/$2" && shift 2 && exec "$@"`;
 
-const argv = (runDir: string, socket: string): string[] => [
-  'podman',
+/** @returns the arguments that ROOTLESS takes before the program */
+function userFiles({ runDir, uid }: Parts): string[] {
+  const folder = makeDir(runDir, 'etc');
+  const copy = (name: string, line: string): void =>
+    writeFileSync(join(folder, name), `${readFileSync(join('/etc', name), 'utf8')}${line}\n`);
+  copy('passwd', `slp:x:${uid}:${uid}::${join(runDir, 'home')}:/bin/sh`);
+  copy('group', `slp:x:${uid}:`);
+  for (const name of ['subuid', 'subgid']) writeFileSync(join(folder, name), `slp:${subUids(uid)}:65536\n`);
+  return [folder, String(uid)];
+}
+
+function ownerOf({ runDir, uid }: Parts): PodmanEngine['asOwner'] {
+  const env = {
+    PATH: withSystemPath({ PATH: '/usr/bin:/bin' }).PATH,
+    HOME: join(runDir, 'home'),
+    XDG_RUNTIME_DIR: uid === 0 ? '' : `/run/user/${uid}`,
+    TMPDIR: makeDir(runDir, 'spool'),
+    CONTAINERS_CONF: join(runDir, 'containers.conf'),
+    DISABLE_HC_SYSTEMD: 'true', // otherwise a timer is made for each health check where there is a systemd
+  };
+  chownSync(env.TMPDIR, uid, uid);
+  const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`);
+  const user = ['--reuid', String(uid), '--regid', String(uid), '--clear-groups'];
+  return (program, ...args) => ['setpriv', [...user, 'env', '-i', ...variables, program, ...args]];
+}
+
+const serviceArguments = ({ runDir, socket }: Parts): string[] => [
   ...['--root', join(runDir, 'data'), '--runroot', join(runDir, 'run')],
   ...['--storage-driver', 'overlay', '--network-backend', 'netavark'],
   ...['system', 'service', '--time', '0', `unix://${socket}`],
@@ -83,10 +144,9 @@ const argv = (runDir: string, socket: string): string[] => [
  * No journal, no systemd and no right to raise limits may be there (CI machines, containers), so none is asked for. Podman 4.3
  * mixes up the two halves of a limit of this file when a container is made through Docker's API: they are equal.
  */
-function environment(runDir: string): NodeJS.ProcessEnv {
-  const file = join(runDir, 'containers.conf');
+function writeConfig({ runDir }: Parts): void {
   writeFileSync(
-    file,
+    join(runDir, 'containers.conf'),
     `[containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
 log_driver = "k8s-file"
@@ -99,12 +159,6 @@ events_logger = "file"
 tmp_dir = "${join(runDir, 'tmp')}"
 `,
   );
-  return withSystemPath({
-    ...process.env,
-    CONTAINERS_CONF: file,
-    TMPDIR: makeDir(runDir, 'spool'),
-    DISABLE_HC_SYSTEMD: 'true', // otherwise a timer is made for each health check where there is a systemd
-  });
 }
 
 async function ping(socket: string): Promise<true | undefined> {
@@ -119,14 +173,14 @@ function failure(server: Server, log: string): string | undefined {
 
 // --- end -----------------------------------------------------------------------------------------------
 
-async function stop(server: Server, socket: string, runDir: string): Promise<void> {
-  const groups = await empty(socket).catch(() => []);
+async function stop(server: Server, parts: Parts): Promise<void> {
+  const groups = await empty(parts.socket).catch(() => []);
   await server.stop(20_000);
-  const gone = (): true | undefined => (processesOf(runDir).length === 0 ? true : undefined);
-  for (const pid of processesOf(runDir)) end(pid);
+  const gone = (): true | undefined => (processesOf(parts).length === 0 ? true : undefined);
+  for (const pid of processesOf(parts)) end(pid);
   await waitFor('processes of Podman', gone, { timeout: 10_000 });
   removeGroups(groups);
-  removeTree(runDir);
+  removeTree(parts.runDir);
 }
 
 /** Removes all containers, which would outlive the service, and returns their numbers. */
@@ -137,14 +191,15 @@ async function empty(socket: string): Promise<string[]> {
   return ids;
 }
 
-/** conmon, aardvark-dns and what else was started with a path below the folder. */
-function processesOf(runDir: string): number[] {
+/** conmon, aardvark-dns and what else was started with a path below the folder, or by the user. */
+function processesOf({ runDir, uid }: Parts): number[] {
   const programs = /^(podman|conmon|netavark|aardvark-dns|runc|crun)$/;
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .filter((pid) => {
       try {
         const [program = '', ...words] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+        if (uid !== 0 && statSync(`/proc/${pid}`).uid === uid) return true;
         return programs.test(basename(program)) && words.join(' ').includes(`${runDir}/`);
       } catch {
         return false; // it ended in the meantime
