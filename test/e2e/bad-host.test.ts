@@ -16,13 +16,7 @@ import {
 } from '../support/bad-input.ts';
 import { startDocker, type DockerEngine } from '../support/docker.ts';
 import { engineFlags, makeCertificate, makeKeys, PROGRAM, provisionHome, sealift } from '../support/stack.ts';
-import {
-  freePort,
-  runOk,
-  tempDir,
-  withSystemPath,
-  type RunResult,
-} from '../support/workspace.ts';
+import { freePort, runOk, tempDir, withSystemPath, type RunResult } from '../support/workspace.ts';
 
 const work = tempDir('bad');
 let staging: BadStaging;

@@ -50,22 +50,19 @@ function runOwned(program: string, ...args: string[]): Promise<RunResult> {
   return run(...engine.asOwner(program, ...args), { cwd: engine.folder });
 }
 
-const sealift = (...args: string[]): Promise<RunResult> =>
-  runOwned(
-    process.execPath,
-    ...[files.program, ...args, '--json', '--home', home],
-    ...['--engine', engine.socket, ...(args[0] === 'audit' ? [] : ['--compose', files.compose])],
-  );
+function sealift(...args: string[]): Promise<RunResult> {
+  const compose = args[0] === 'audit' ? [] : ['--compose', files.compose];
+  const where = ['--home', home, '--engine', engine.socket, ...compose];
+  return runOwned(process.execPath, files.program, ...args, '--json', ...where);
+}
 
 async function ask(...more: string[]): Promise<string> {
   const body = JSON.stringify({ model: 'tiny', messages: [{ role: 'user', content: 'hello' }] });
-  const [program, argv] = engine.inside(
-    'curl',
-    ...['-q', '-sS', '--max-time', '5', '--cacert', join(home, 'tls/server.crt')],
-    ...['--resolve', `${HOST_NAME}:${port}:127.0.0.1`, '-H', 'Content-Type: application/json', ...more],
-    ...['-d', body, '-w', '\n%{http_code}', `https://${HOST_NAME}:${port}/v1/chat/completions`],
-  );
-  return (await run(program, argv)).stdout;
+  const trust = ['--cacert', join(home, 'tls/server.crt'), '--resolve', `${HOST_NAME}:${port}:127.0.0.1`];
+  const asked = ['-d', body, `https://${HOST_NAME}:${port}/v1/chat/completions`];
+  const quiet = ['-q', '-sS', '--max-time', '5', '-w', '\n%{http_code}'];
+  const json = ['-H', 'Content-Type: application/json', ...more];
+  return (await run(...engine.inside('curl', ...quiet, ...trust, ...json, ...asked))).stdout;
 }
 
 it('installs, serves to whoever has a key, audits, and leaves nothing', async () => {

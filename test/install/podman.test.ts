@@ -66,14 +66,11 @@ const docker = (...args: string[]): Promise<string> => runOk('docker', ['-H', en
 async function ask(more: object = {}, token?: string): Promise<string> {
   const key = token ?? (await readApiKeys(home.apiKeysFile))![0]!.key;
   const body = JSON.stringify({ model: 'tiny', messages: [{ role: 'user', content: 'hello' }], ...more });
-  const [program, argv] = engine.inside(
-    'curl',
-    ...['-q', '-sS', '--max-time', '5', '--cacert', home.path('tls/server.crt')],
-    ...['--resolve', `${HOST_NAME}:${port}:127.0.0.1`, '-H', 'Content-Type: application/json'],
-    ...(key === '' ? [] : ['-H', `Authorization: Bearer ${key}`]),
-    ...['-d', body, '-w', '\n%{http_code}', `https://${HOST_NAME}:${port}/v1/chat/completions`],
-  );
-  return (await run(program, argv)).stdout;
+  const trust = ['--cacert', home.path('tls/server.crt'), '--resolve', `${HOST_NAME}:${port}:127.0.0.1`];
+  const headers = ['-H', 'Content-Type: application/json', '-H', `Authorization: Bearer ${key}`];
+  const asked = ['-d', body, `https://${HOST_NAME}:${port}/v1/chat/completions`];
+  const quiet = ['-q', '-sS', '--max-time', '5', '-w', '\n%{http_code}'];
+  return (await run(...engine.inside('curl', ...quiet, ...trust, ...headers, ...asked))).stdout;
 }
 
 const findings = async (): Promise<string[]> => {
@@ -102,12 +99,10 @@ it('does nothing when it is installed already', async () => {
 });
 
 it('gives engines a network that leads nowhere, and no rights', async () => {
-  const [program, argv] = engine.inside('ip', 'route', 'add', 'default', 'dev', 'lo');
-  await run(program, argv); // a way out of the host, so that only the network's kind keeps packets in
-  const tried = await run('docker', [
-    ...['-H', engine.host, 'exec', CHAT_CONTAINER, 'python3', '-c'],
-    'import socket; socket.create_connection(("192.0.2.1", 80), 3)',
-  ]);
+  // A way out of the host, so that nothing but the network's kind keeps packets in.
+  await runOk(...engine.inside('ip', 'route', 'add', 'default', 'dev', 'lo'));
+  const connect = 'import socket; socket.create_connection(("192.0.2.1", 80), 3)';
+  const tried = await run('docker', ['-H', engine.host, 'exec', CHAT_CONTAINER, 'python3', '-c', connect]);
   expect(tried.stdout + tried.stderr).toContain('Network is unreachable');
   const status = await docker('exec', CHAT_CONTAINER, 'cat', '/proc/self/status');
   expect(status).toMatch(/^CapBnd:\s+0+$/m);
@@ -170,11 +165,10 @@ async function runAnother(): Promise<void> {
   const { Image, Config } = inspected[0];
   const labels = Object.entries(Config.Labels).flatMap(([name, value]) => ['--label', `${name}=${value}`]);
   await docker('rm', '--force', CHAT_CONTAINER);
-  await docker(
-    ...['run', '--detach', '--name', CHAT_CONTAINER, ...labels, '--user', '0:0', '--pid', 'host'],
-    ...['--cap-drop', 'ALL', '--cap-add', 'NET_ADMIN', '--env', 'EVIL=1', '--volume', '/etc:/host'],
-    ...['--entrypoint', 'python3', Image, '-c', 'import time; time.sleep(1e6)'],
-  );
+  const rights = ['--user', '0:0', '--pid', 'host', '--cap-drop', 'ALL', '--cap-add', 'NET_ADMIN'];
+  const more = ['--env', 'EVIL=1', '--volume', '/etc:/host', '--entrypoint', 'python3'];
+  const program = [Image, '-c', 'import time; time.sleep(1e6)'];
+  await docker('run', '--detach', '--name', CHAT_CONTAINER, ...labels, ...rights, ...more, ...program);
 }
 
 it('repairs that, and replaces the release with its successor', async () => {

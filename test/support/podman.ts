@@ -35,11 +35,12 @@ export type PodmanEngine = {
 };
 
 /** Why none can be started here, or undefined if it can. */
-export function podmanAvailable({ rootless = false } = {}): string | undefined {
+function obstacle(rootless: boolean): string | undefined {
   if (process.platform !== 'linux') return 'not Linux';
   if (process.getuid?.() !== 0) return 'not root';
   const commands = ['podman', 'conmon', 'unshare', 'nsenter', 'setpriv', 'ip', 'iptables'];
-  for (const command of [...commands, ...(rootless ? ['newuidmap', 'slirp4netns'] : [])])
+  if (rootless) commands.push('newuidmap', 'slirp4netns');
+  for (const command of commands)
     if (findCommand(command) === undefined) return `no ${command} (scripts/setup installs it)`;
   for (const helper of ['netavark', 'aardvark-dns'])
     if (!existsSync(`/usr/lib/podman/${helper}`)) return `no ${helper} (scripts/setup installs it)`;
@@ -57,6 +58,8 @@ export type PodmanOptions = {
 
 /** Starts it; resolves when it answers. */
 export async function startPodman({ dir, rootless = false }: PodmanOptions): Promise<PodmanEngine> {
+  const obstacles = obstacle(rootless);
+  if (obstacles !== undefined) throw new Error(`no Podman can be started here: ${obstacles}`);
   // A unix socket's path may have 107 characters at most, and conmon puts its own deeper down.
   const runDir = mkdtempSync(`/tmp/slp-${process.pid}-`);
   const parts: Parts = { runDir, socket: join(runDir, 'podman.sock'), uid: rootless ? freeUid() : 0 };
@@ -134,11 +137,11 @@ function ownerOf({ runDir, uid }: Parts): PodmanEngine['asOwner'] {
   return (program, ...args) => ['setpriv', [...user, 'env', '-i', ...variables, program, ...args]];
 }
 
-const serviceArguments = ({ runDir, socket }: Parts): string[] => [
-  ...['--root', join(runDir, 'data'), '--runroot', join(runDir, 'run')],
-  ...['--storage-driver', 'overlay', '--network-backend', 'netavark'],
-  ...['system', 'service', '--time', '0', `unix://${socket}`],
-];
+function serviceArguments({ runDir, socket }: Parts): string[] {
+  const folders = ['--root', join(runDir, 'data'), '--runroot', join(runDir, 'run')];
+  const drivers = ['--storage-driver', 'overlay', '--network-backend', 'netavark'];
+  return [...folders, ...drivers, 'system', 'service', '--time', '0', `unix://${socket}`];
+}
 
 /**
  * No journal, no systemd and no right to raise limits may be there (CI machines, containers), so none is asked for. Podman 4.3
