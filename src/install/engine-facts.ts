@@ -31,6 +31,7 @@ export interface EngineFacts {
   store: StoreKind;
   /** Such as `linux/amd64`. */
   platform: string;
+  /** Podman does, and then cannot export the image, which a delta may need; so it gets such layers unpacked, too. */
   readsZstd: boolean;
   /** Whether it heeds a request for GPUs as Compose makes it; Podman knows CDI alone, and starts the container without. */
   takesGpuRequests: boolean;
@@ -65,7 +66,7 @@ export function factsOf(version: Docker.DockerVersion, info: EngineInfo): Engine
     apiVersion: plainLine(version.ApiVersion, 16),
     store: containerd ? 'containerd' : 'classic',
     platform: `${version.Os}/${version.Arch}`,
-    readsZstd: kind === 'podman' || containerd || atLeast(version.ApiVersion, ZSTD_API),
+    readsZstd: kind === 'docker' && (containerd || atLeast(version.ApiVersion, ZSTD_API)),
     takesGpuRequests: kind === 'docker',
     runtimes: Object.keys(info.Runtimes ?? {}),
     cgroups: info.CgroupVersion,

@@ -12,9 +12,11 @@ import { readJournal } from '../../src/install/journal.ts';
 import { reload } from '../../src/install/reload.ts';
 import { planRollback } from '../../src/install/rollback.ts';
 import { readStatus } from '../../src/install/status.ts';
+import { borrowLayers } from '../../src/install/base.ts';
+import { EngineClient } from '../../src/install/engine-client.ts';
 import { uninstall } from '../../src/install/uninstall.ts';
 import { engineRequest } from '../support/docker.ts';
-import { assembleImages, type Layouts } from '../support/images.ts';
+import { assembleImages, tinyImage, type Layouts } from '../support/images.ts';
 import { startPodman, type PodmanEngine } from '../support/podman.ts';
 import { HOST_NAME } from '../support/stack.ts';
 import { run, runOk, tempDir, waitFor } from '../support/workspace.ts';
@@ -96,6 +98,22 @@ it('does nothing when it is installed already', async () => {
   expect(await readFile(home.path('current/receipt.json'), 'utf8')).toBe(before);
   expect(await docker('ps', '--quiet', '--no-trunc')).toBe(ids);
   expect((await readStatus({ home, socket: engine.socket })).drift).toEqual([]);
+});
+
+it('takes layers that are packed with zstd, and gives all back to a delta', async () => {
+  const name = 'packed';
+  const layout = tinyImage({ name, payload: 'zstd\n', compression: 'zstd', shared: true }).dir;
+  const rig = await makeBundle({ name, images: [{ name, ref: 'docker.io/library/packed:1', layout }] });
+  const other = installer((await makeHome()).home, engine.socket);
+  await other.install(rig);
+  const bundle = await rig.open();
+  const { layers, diffIds, config } = bundle.images[0]!;
+  const wanted = layers.map((layer, i) => ({ layer, diffId: diffIds[i]!, from: config.digest }));
+  const client = await EngineClient.connect(engine.socket);
+  const held = await borrowLayers(client, wanted, tempDir('borrowed'), undefined);
+  expect([...held.keys()].toSorted()).toEqual(layers.map(({ digest }) => digest).toSorted());
+  await bundle.close();
+  await uninstall(other.input);
 });
 
 it('gives engines a network that leads nowhere, and no rights', async () => {
