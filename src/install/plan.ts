@@ -19,7 +19,6 @@ import { readReceipt, readReceipts } from './receipt.ts';
 import { gatewayUrl } from './site.ts';
 import type { Step, StepState, World } from './step.ts';
 import { configStep } from './steps/config.ts';
-import { nameService } from './name-service.ts';
 import { FilesStep } from './steps/files.ts';
 import { CurrentStep, SmokeStep, type Changes } from './steps/finish.ts';
 import { ImageStep } from './steps/image.ts';
@@ -236,7 +235,7 @@ async function stackSteps(
     ...stack,
     imageIds,
     modelPaths,
-    names: nameService(world.engine.facts.kind, project),
+    engine: world.engine.facts.kind,
   });
   const service = new ServiceStep(world, {
     project,

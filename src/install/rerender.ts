@@ -12,10 +12,8 @@ import {
   type ReleaseSpec,
   type RenderedFile,
 } from './release.ts';
-import { nameService } from './name-service.ts';
 import type { EngineFacts } from './engine-facts.ts';
 import { readSite, type Site } from './site.ts';
-import { projectName } from './targets/compose.ts';
 import { readTls, type TlsFiles } from './tls.ts';
 
 export interface Rerendered {
@@ -44,7 +42,7 @@ export function specOf(
     services: servicesOf(inventory),
     imageIds: new Map(receipt.images.map(({ name, id }) => [name, id])),
     modelPaths: new Map(receipt.models.map(({ name, path }) => [name, path])),
-    names: nameService(engine.kind, projectName(inventory.name)),
+    engine: engine.kind,
   };
 }
 

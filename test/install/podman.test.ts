@@ -84,6 +84,9 @@ it('serves through https and nginx, whole and as a stream, to whoever has a key'
   const receipt = await me.install(await bundleOf('1.0.0'));
   expect(receipt.smoke[0]!.answer).toContain(tinyAnswer);
   expect(await ask()).toContain(tinyAnswer);
+  expect(await readFile(home.path('current/RUNBOOK.md'), 'utf8')).toContain(
+    'podman logs --since 1h sealift-demo-chat-1',
+  );
   const stream = await ask({ stream: true });
   expect(stream.match(/^data: /gm)!.length).toBeGreaterThan(5);
   expect(stream).toContain('data: [DONE]');
