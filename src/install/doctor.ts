@@ -134,7 +134,7 @@ function confinement({ engine, selinux, apparmor }: HostFacts): Diagnosis[] {
   if (apparmor)
     found.push(
       engine.security.includes('apparmor')
-        ? ok('AppArmor', 'containers run under docker-default')
+        ? ok('AppArmor', "containers run under the engine's profile")
         : warning(
             'AppArmor',
             'enabled, and the engine does not use it',

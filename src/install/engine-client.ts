@@ -426,7 +426,7 @@ function notRunning(socket: string, error: unknown): SealiftError {
   const hint =
     errno === 'EACCES'
       ? 'run as root, or as a member of the group that owns the socket'
-      : 'start the engine (systemctl start docker), or name its socket with --engine';
+      : 'start the engine (systemctl start docker, or podman.socket), or name its socket with --engine';
   const said = reason ?? plainLine(error instanceof Error ? error.message : String(error));
   return new SealiftError('ENGINE_NOT_RUNNING', `no container engine answers on ${socket}: ${said}`, {
     hint,

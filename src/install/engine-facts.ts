@@ -78,6 +78,10 @@ export function factsOf(version: Docker.DockerVersion, info: EngineInfo): Engine
   };
 }
 
+/** In a few words. Podman has one kind of image store. */
+export const describeEngine = ({ kind, version, store }: EngineFacts): string =>
+  kind === 'podman' ? `Podman ${version}` : `${version}, ${store} store`;
+
 const isPodman = ({ Components }: Docker.DockerVersion): boolean =>
   (Components ?? []).some(({ Name }) => Name === 'Podman Engine');
 

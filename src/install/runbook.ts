@@ -59,6 +59,13 @@ function whatRuns({ home, inventory, site, services }: RunbookInput): string[] {
 /** As Compose names the first container of a service. */
 const containerName = (bundle: string, service: string): string => `${projectName(bundle)}-${service}-1`;
 
+const AFTER_RESTART: Readonly<Record<EngineKind, string>> = {
+  docker:
+    'After a restart of the host or of Docker all containers that were not stopped by hand start by themselves.',
+  podman:
+    'After a restart of the host containers start by themselves only where podman-restart.service starts those with the policy unless-stopped, too; otherwise: `podman start --all --filter restart-policy=unless-stopped`.',
+};
+
 function daily({ engine: cli, inventory, site, services }: RunbookInput, at: string): string[] {
   const gateway = containerName(inventory.name, gatewayService(services));
   const [first] = services;
@@ -79,7 +86,7 @@ function daily({ engine: cli, inventory, site, services }: RunbookInput, at: str
       `${cli} logs --since 1h ${gateway}     # a line of JSON for each request: key's name, path, status, seconds`,
     ]),
     ...section('Stop, and start again', [`${cli} stop ${all}`, `${cli} start ${all}`]),
-    'After a restart of the host or of Docker all containers that were not stopped by hand start by themselves. A large model takes minutes to load; until then `/health` answers 502 or 503.',
+    `${AFTER_RESTART[cli]} A large model takes minutes to load; until then \`/health\` answers 502 or 503.`,
     '',
   ];
 }

@@ -70,6 +70,17 @@ describe('compose.yaml', () => {
     expect(file.services['gateway']!['image']).toBe(digest('a'));
   });
 
+  it("has no spaces in the words of health checks, where Podman's API splits them", () => {
+    for (const engine of ['vllm', 'sglang', 'localai', 'llama-cpp']) {
+      const options = engine === 'localai' ? { backend: 'llama-cpp' } : {};
+      const { services } = rendered(servicesFrom({ ...chat, engine, options }), {
+        monitoring: { prometheus: 'engine', grafana: 'engine' },
+      });
+      const words = Object.values(services).flatMap((s) => (s['healthcheck'] as { test: string[] }).test);
+      expect(words.filter((word) => /\s/.test(word))).toEqual([]);
+    }
+  });
+
   it('gives engines a network without a way out, and publishes the gateway alone', () => {
     expect(file.networks['engines']).toEqual({ internal: true });
     expect(file.services['chat']).toMatchObject({ networks: ['engines'], user: '2000:0' });
