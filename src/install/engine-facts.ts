@@ -41,6 +41,8 @@ export interface EngineFacts {
   cgroups: string | undefined;
   /** Such as `apparmor`, `seccomp`, `selinux`, `rootless`. */
   security: readonly string[];
+  /** Whether ports are opened with the rights of a user; Docker's helper without root may have been given more. */
+  opensPortsAsUser: boolean;
   /** The engine's data folder as the engine names it; may not exist here when the engine runs elsewhere. */
   rootFolder: string;
 }
@@ -74,6 +76,7 @@ export function factsOf(version: Docker.DockerVersion, info: EngineInfo): Engine
       ...(info.SecurityOptions ?? []).map((option) => /^name=([^,]+)/.exec(option)?.[1] ?? option),
       ...(info.Rootless === true ? ['rootless'] : []),
     ],
+    opensPortsAsUser: kind === 'podman' && info.Rootless === true,
     rootFolder: info.DockerRootDir ?? '',
   };
 }
