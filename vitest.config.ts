@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config';
 
 /** Files beside the code they test that start a container engine. */
 const WITH_ENGINE = [
-  'test/install/{audit,engine,monitoring,remember,stack,unfinished,upgrade}.test.ts',
+  'test/install/{audit,engine,monitoring,podman,remember,stack,unfinished,upgrade}.test.ts',
   'test/build/sources/daemon.test.ts',
 ];
 

@@ -53,7 +53,7 @@ export interface Service {
   port: number;
   healthPath: string;
   metricsPath: string;
-  /** Program that succeeds inside the container when the service is ready. */
+  /** Program that succeeds inside the container when the service is ready. No spaces in its words: Podman's API splits them there. */
   healthCommand: readonly string[];
   readyTimeoutSeconds: number;
   /** Bytes of /dev/shm; undefined leaves the container engine's default of 64 MiB. */
@@ -213,7 +213,7 @@ export const pythonHome = (user: string): Record<string, string> => ({
 export const pythonGet = (port: number, path: string): string[] => [
   'python3',
   '-c',
-  `import http.client as h; c = h.HTTPConnection("127.0.0.1", ${port}, timeout=4); c.request("GET", "${path}"); exit(c.getresponse().status != 200)`,
+  `c=__import__("http.client").client.HTTPConnection("127.0.0.1",${port},timeout=4);c.request("GET","${path}");exit(c.getresponse().status!=200)`,
 ];
 
 export const curlGet = (port: number, path: string): string[] => [

@@ -8,6 +8,8 @@ export interface Anatomy {
   command: readonly string[];
   /** `NAME=VALUE`; there are secrets among them. */
   env: readonly string[];
+  /** Those of them that the engine gives every container by itself. */
+  ownEnv: readonly string[];
   user: string;
   mounts: readonly { kind: string; source: string; target: string; readOnly: boolean }[];
   networks: readonly string[];
@@ -46,6 +48,7 @@ export function anatomyOf(container: Docker.ContainerInspectInfo): Anatomy {
     entrypoint: listOf(Config.Entrypoint),
     command: listOf(Config.Cmd),
     env: Config.Env ?? [],
+    ownEnv: [],
     user: Config.User,
     mounts: Mounts.map((m) => ({
       kind: m.Type ?? '',
@@ -76,5 +79,32 @@ export function anatomyOf(container: Docker.ContainerInspectInfo): Anatomy {
     hostNamespaces: Object.entries(modes).flatMap(([name, mode]) =>
       typeof mode === 'string' && (mode === 'host' || mode.startsWith('container:')) ? [name] : [],
     ),
+  };
+}
+
+/** What Podman says of a container in its own API, and not in Docker's. */
+export interface PodmanDetails {
+  BoundingCaps?: string[] | null;
+}
+
+/**
+ * Podman tells capabilities as differences to the ones that its own configuration gives, an entry point as one line
+ * that it splits at spaces, and variables with those that it adds. The bounding set, the command line and the
+ * container's ID are told as they are.
+ */
+export function podmanAnatomyOf(
+  container: Docker.ContainerInspectInfo,
+  { BoundingCaps }: PodmanDetails,
+): Anatomy {
+  const anatomy = anatomyOf(container);
+  const argv = [container.Path, ...container.Args];
+  const own = ['container=podman', 'TERM=xterm', `HOSTNAME=${container.Config.Hostname}`];
+  return {
+    ...anatomy,
+    entrypoint: argv.slice(0, argv.length - anatomy.command.length),
+    // The home folder of the user, which the image says in a file.
+    ownEnv: anatomy.env.filter((line) => own.includes(line) || line.startsWith('HOME=')),
+    capabilities: (BoundingCaps ?? []).map((name) => name.replace(/^CAP_/, '')).sort(),
+    dropsAll: true, // nothing but the bounding set is left
   };
 }

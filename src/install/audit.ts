@@ -163,7 +163,7 @@ async function rendered(
   const isCurrent = (await home.current()) === receipt.release;
   if (running.length === 0 && !isCurrent) return []; // stands by; it is rendered anew when it is started
   const folder = home.releaseFolder(receipt.release);
-  const again = await rerender(home, installed, now).catch((error: unknown) =>
+  const again = await rerender(home, installed, { engine: engine.facts, now }).catch((error: unknown) =>
     asSealiftError(error, 'rendering'),
   );
   if (again instanceof Error)

@@ -161,8 +161,9 @@ export async function borrowLayers(
   );
 }
 
-/** Docker up to 24 exports `<id>/layer.tar`, since 25 an OCI layout. */
-const isLayer = (path: string): boolean => path.endsWith('/layer.tar') || path.startsWith('blobs/sha256/');
+/** Docker up to 24 exports `<id>/layer.tar`, since 25 an OCI layout; Podman `<diff ID>.tar`, with links to it. */
+const isLayer = (path: string): boolean =>
+  path.endsWith('/layer.tar') || path.startsWith('blobs/sha256/') || /^[0-9a-f]{64}\.tar$/.test(path);
 
 async function keep(
   { body, size }: TarEntry,

@@ -70,13 +70,34 @@ export function diagnose(facts: HostFacts, asked: Asked): Diagnosis[] {
   ];
 }
 
-function rights({ uid }: HostFacts): Diagnosis[] {
+function rights({ uid, engine }: HostFacts): Diagnosis[] {
+  if (engine?.security.includes('rootless') === true) return rightsOfUser(uid);
   if (uid === 0) return [ok('rights', 'root')];
   return [
     warning(
       'rights',
       `user ${uid}, who must be able to write the home and to use the engine's socket`,
       'run as root, or give the user both: who may use the socket is root on this host all the same',
+    ),
+  ];
+}
+
+/** With an engine without root: root inside its containers is the user, and its ports are passed on by a program. */
+function rightsOfUser(uid: number): Diagnosis[] {
+  if (uid === 0)
+    return [
+      failed(
+        'rights',
+        'root, and the engine belongs to a user: what root alone may read, its containers cannot',
+        'run sealift as that user, with a home of its own (--home)',
+      ),
+    ];
+  return [
+    ok('rights', `user ${uid}, as whom the engine runs`),
+    warning(
+      'clients',
+      'an engine without root passes connections on: all clients have one address, of the engine itself',
+      'leave the networks under metrics and monitoring in site.yaml empty, and reckon with one limit by address for all',
     ),
   ];
 }
@@ -114,7 +135,7 @@ function confinement({ engine, selinux, apparmor }: HostFacts): Diagnosis[] {
   if (apparmor)
     found.push(
       engine.security.includes('apparmor')
-        ? ok('AppArmor', 'containers run under docker-default')
+        ? ok('AppArmor', "containers run under the engine's profile")
         : warning(
             'AppArmor',
             'enabled, and the engine does not use it',
@@ -181,16 +202,7 @@ function gpuHost(
         ),
       );
   }
-  if (wanted && engine !== undefined)
-    found.push(
-      gpuRuntime === undefined
-        ? failed(
-            'GPU runtime',
-            'the engine cannot give GPUs to containers',
-            'install nvidia-container-toolkit from packages that were carried in, then: nvidia-ctk runtime configure --runtime=docker && systemctl restart docker',
-          )
-        : ok('GPU runtime', gpuRuntime),
-    );
+  if (wanted && engine !== undefined) found.push(gpuGiver(engine, gpuRuntime));
   return found;
 }
 
@@ -220,6 +232,22 @@ const gpuNamed = (gpus: readonly Gpu[], name: string): Gpu | undefined =>
     ({ index, uuid }) =>
       index === name || uuid === name || (name.startsWith('GPU-') && uuid.startsWith(name)),
   );
+
+/** What gives GPUs to containers. */
+function gpuGiver({ takesGpuRequests }: NonNullable<HostFacts['engine']>, runtime?: string): Diagnosis {
+  if (!takesGpuRequests)
+    return failed(
+      'GPU runtime',
+      'Podman gives GPUs to containers by CDI alone, and sealift does not ask for that',
+      'run services with GPUs on Docker (--engine /var/run/docker.sock), and others here',
+    );
+  if (runtime !== undefined) return ok('GPU runtime', runtime);
+  return failed(
+    'GPU runtime',
+    'the engine cannot give GPUs to containers',
+    'install nvidia-container-toolkit from packages that were carried in, then: nvidia-ctk runtime configure --runtime=docker && systemctl restart docker',
+  );
+}
 
 /** A GPU in use by others leaves less than an engine reckons with, and it then does not start. */
 const MUCH_USED = 0.05;

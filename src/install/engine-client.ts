@@ -11,18 +11,19 @@ import Docker from 'dockerode';
 import { SealiftError, type ErrorCode } from '../errors.ts';
 import { isImageRef } from '../bundle/inventory.ts';
 import { isDigest, type Digest } from '../store/digest.ts';
-import { anatomyOf, listOf, networksOf, type Anatomy } from './anatomy.ts';
+import { anatomyOf, listOf, networksOf, podmanAnatomyOf, type Anatomy } from './anatomy.ts';
 import {
   atLeast,
   factsOf,
-  isPodman,
   MANIFESTS_API,
   MIN_API,
+  MIN_PODMAN,
   type EngineFacts,
   type EngineInfo,
   type StoreKind,
 } from './engine-facts.ts';
 
+import { makeHealthCheck, podmanDetails } from './podman-api.ts';
 import { plainLine } from './text.ts';
 
 export type { EngineFacts, StoreKind } from './engine-facts.ts';
@@ -104,8 +105,11 @@ export class EngineClient {
     try {
       const [version, info] = await Promise.all([docker.version(), docker.info() as Promise<EngineInfo>]);
       const client = new EngineClient(socket, docker, factsOf(version, info));
-      if (isPodman(version)) throw podman(socket);
-      if (!atLeast(client.facts.apiVersion, MIN_API)) throw tooOld(client.facts);
+      const { facts } = client;
+      if (
+        !(facts.kind === 'podman' ? atLeast(facts.version, MIN_PODMAN) : atLeast(facts.apiVersion, MIN_API))
+      )
+        throw tooOld(facts);
       return client;
     } catch (error) {
       throw error instanceof SealiftError ? error : notRunning(socket, error);
@@ -230,7 +234,13 @@ export class EngineClient {
   }
 
   async #container(id: string): Promise<EngineContainer | undefined> {
-    const c = await this.#ask(`inspecting container ${id}`, () => this.#quick.getContainer(id).inspect());
+    const inspect = (): Promise<Docker.ContainerInspectInfo | undefined> =>
+      this.#ask(`inspecting container ${id}`, () => this.#quick.getContainer(id).inspect());
+    let c = await inspect();
+    if (c !== undefined && this.facts.kind === 'podman') {
+      await makeHealthCheck(this.#quick, c);
+      c = await inspect();
+    }
     if (c === undefined) return undefined;
     const labels = c.Config.Labels ?? {};
     return {
@@ -239,7 +249,7 @@ export class EngineClient {
       service: labels['com.docker.compose.service'] ?? '',
       image: c.Image,
       state: c.State.Status,
-      health: c.State.Health?.Status ?? 'none',
+      health: c.State.Health?.Status || 'none', // Podman's word for none is an empty one
       restarts: c.RestartCount,
       exitCode: c.State.ExitCode,
       networks: networksOf(c),
@@ -250,7 +260,9 @@ export class EngineClient {
   /** How a container was made; undefined when it is gone. */
   async anatomy(id: string): Promise<Anatomy | undefined> {
     const c = await this.#ask(`inspecting container ${id}`, () => this.#quick.getContainer(id).inspect());
-    return c && anatomyOf(c);
+    if (c === undefined || this.facts.kind === 'docker') return c && anatomyOf(c);
+    const details = await this.#ask(`inspecting container ${id}`, () => podmanDetails(this.#quick, id));
+    return details && podmanAnatomyOf(c, details);
   }
 
   /** Ports that running containers publish on this host, of any project. */
@@ -280,13 +292,17 @@ export class EngineClient {
     await this.#ask('sending a signal', () => this.#quick.getContainer(id).kill({ signal: name }));
   }
 
-  /** Command lines of the processes of a container by their numbers on the host; none when the engine cannot tell. */
+  /** Command lines of the processes of a container by their numbers; none when the engine cannot tell. */
   async processes(id: string): Promise<Map<string, string>> {
     const top = await this.#quick
       .getContainer(id)
-      .top()
+      // Podman has the columns that Docker shows only if the image holds a `ps`.
+      .top(this.facts.kind === 'podman' ? { ps_args: 'pid,args' } : {})
       .catch(() => undefined);
-    const [pid, command] = ['PID', 'CMD'].map((title) => (top?.Titles ?? []).indexOf(title));
+    const titles = (top?.Titles ?? []) as string[];
+    const [pid, command] = [['PID'], ['CMD', 'COMMAND']].map((names) =>
+      titles.findIndex((title) => names.includes(title)),
+    );
     if (top === undefined || pid === -1 || command === -1) return new Map();
     return new Map((top.Processes as string[][]).map((row) => [row[pid!]!, row[command!]!]));
   }
@@ -400,16 +416,6 @@ function engineError(code: ErrorCode, doing: string, error: unknown): SealiftErr
   return new SealiftError(code, `${doing}: ${plainLine(said)}`, { cause: error });
 }
 
-/** Podman speaks Docker's language, but its networks, names and image IDs are its own. */
-const podman = (socket: string): SealiftError =>
-  new SealiftError(
-    'ENGINE_UNSUPPORTED',
-    `Podman answers on ${socket}, and sealift works with Docker 20.10 or newer`,
-    {
-      hint: "name the socket of Docker: --engine /var/run/docker.sock. The bundle's images can be loaded into Podman by hand: podman load -i BUNDLE",
-    },
-  );
-
 function notRunning(socket: string, error: unknown): SealiftError {
   const errno = (error as NodeJS.ErrnoException).code;
   const reason = {
@@ -420,7 +426,7 @@ function notRunning(socket: string, error: unknown): SealiftError {
   const hint =
     errno === 'EACCES'
       ? 'run as root, or as a member of the group that owns the socket'
-      : 'start the engine (systemctl start docker), or name its socket with --engine';
+      : 'start the engine (systemctl start docker, or podman.socket), or name its socket with --engine';
   const said = reason ?? plainLine(error instanceof Error ? error.message : String(error));
   return new SealiftError('ENGINE_NOT_RUNNING', `no container engine answers on ${socket}: ${said}`, {
     hint,
@@ -428,14 +434,14 @@ function notRunning(socket: string, error: unknown): SealiftError {
   });
 }
 
-function tooOld(facts: EngineFacts): SealiftError {
-  return new SealiftError(
-    'ENGINE_UNSUPPORTED',
-    `the engine is version ${facts.version}, API ${facts.apiVersion}`,
-    {
-      hint: `Docker 20.10 (API ${MIN_API.join('.')}) or later is needed`,
-    },
-  );
+function tooOld({ kind, version, apiVersion }: EngineFacts): SealiftError {
+  const [is, needed] =
+    kind === 'podman'
+      ? [`Podman ${version}`, `Podman ${MIN_PODMAN.join('.')}`]
+      : [`version ${version}, API ${apiVersion}`, `Docker 20.10 (API ${MIN_API.join('.')})`];
+  return new SealiftError('ENGINE_UNSUPPORTED', `the engine is ${is}`, {
+    hint: `${needed} or later is needed`,
+  });
 }
 
 /** Joins the frames of a log (Docker API, "Stream format": type, three zeros, size as 32 bit big endian). */

@@ -10,6 +10,7 @@ import type { Inventory } from '../bundle/inventory.ts';
 import type { Service } from '../engines/index.ts';
 import { tellApart, type ApiKey } from './api-keys.ts';
 import { GRAFANA, GRAFANA_PATH, GRAFANA_PORT } from './monitoring-names.ts';
+import type { NameService } from './name-service.ts';
 import type { Site } from './site.ts';
 
 /** Inside the container: not below 1024, so that nginx needs no capability to bind. */
@@ -21,8 +22,6 @@ export const GATEWAY_TARGET = '/etc/nginx/sealift';
 /** Where the folder with the secrets is mounted. */
 export const SECRETS_TARGET = '/etc/nginx/sealift-secrets';
 
-/** The gateway resolves service names when a request comes, so that engines may restart with another address. */
-const DOCKER_DNS = '127.0.0.11';
 /** A model may think for a long time between two tokens, or before the first. */
 const READ_TIMEOUT = '3600s';
 
@@ -40,9 +39,11 @@ const ERRORS: readonly (readonly [status: number, message: string, type: string]
   [504, 'the model server took too long', 'server_error'],
 ];
 
+/** Service names are resolved when a request comes, so that engines may restart with another address. */
 export function renderNginx(
   services: readonly Service[],
   site: Site,
+  { resolver }: NameService,
   monitoring?: Inventory['monitoring'],
 ): string {
   const several = services.length > 1;
@@ -72,7 +73,7 @@ http {
 
   server_tokens off;
   default_type application/json;
-  resolver ${DOCKER_DNS} valid=5s ipv6=off;
+  resolver ${quoted(resolver)} valid=5s ipv6=off;
   resolver_timeout 5s;
 
 ${indent(httpMaps(site), 2)}

@@ -5,7 +5,7 @@
  */
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { EngineClient } from './engine-client.ts';
+import type { EngineClient, EngineFacts } from './engine-client.ts';
 import { findProgram, run } from './host.ts';
 import { plainLine } from './text.ts';
 
@@ -30,7 +30,7 @@ export interface HostFacts {
   gpus: readonly Gpu[] | undefined;
   /** What the engine can give containers GPUs with; undefined when it has nothing. */
   gpuRuntime: string | undefined;
-  engine: { cgroups: string | undefined; security: readonly string[] } | undefined;
+  engine: Pick<EngineFacts, 'cgroups' | 'security' | 'takesGpuRequests'> | undefined;
   network: Network;
   selinux: 'enforcing' | 'permissive' | undefined;
   apparmor: boolean;
@@ -71,12 +71,18 @@ export async function readHostFacts({
     driver: /Kernel Module[^\d]*(?:for \S+\s+)?(\d+\.\d+(?:\.\d+)?)/.exec(version)?.[1],
     gpus: await readGpus(path),
     gpuRuntime: await gpuRuntime(engine, path),
-    engine: engine && { cgroups: engine.facts.cgroups, security: engine.facts.security },
+    engine: engine && engineFacts(engine),
     network: await readNetwork(root, read),
     selinux: enforce.trim() === '1' ? 'enforcing' : enforce.trim() === '0' ? 'permissive' : undefined,
     apparmor: (await read('sys/module/apparmor/parameters/enabled')).trim() === 'Y',
   };
 }
+
+const engineFacts = ({ facts }: EngineClient): HostFacts['engine'] => ({
+  cgroups: facts.cgroups,
+  security: facts.security,
+  takesGpuRequests: facts.takesGpuRequests,
+});
 
 /** proc(5): kB are KiB. */
 function memoryOf(meminfo: string): HostFacts['memory'] {

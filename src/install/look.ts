@@ -14,6 +14,7 @@ import { askedOf } from './asked.ts';
 import { borrowedBytes, demandBase, type Borrowed } from './base.ts';
 import { diagnose, type AskedService } from './doctor.ts';
 import { EngineClient } from './engine-client.ts';
+import { describeEngine } from './engine-facts.ts';
 import type { Home } from './home.ts';
 import { readHostFacts } from './host-facts.ts';
 import { readHostKey, type HostKey } from './host-key.ts';
@@ -202,7 +203,7 @@ async function examineAlone(input: PlanInput, findings: Findings): Promise<void>
 
 async function engineFinding(socket: string): Promise<{ value: EngineClient; detail: string }> {
   const value = await EngineClient.connect(socket);
-  return { value, detail: `${value.facts.version}, ${value.facts.store} store, on ${socket}` };
+  return { value, detail: `${describeEngine(value.facts)}, on ${socket}` };
 }
 
 async function composeFinding(find: () => Promise<Compose>): Promise<{ value: Compose; detail: string }> {

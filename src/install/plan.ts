@@ -235,6 +235,7 @@ async function stackSteps(
     ...stack,
     imageIds,
     modelPaths,
+    engine: world.engine.facts.kind,
   });
   const service = new ServiceStep(world, {
     project,

@@ -41,3 +41,9 @@ export function overlaps(a: string, b: string): boolean {
   if (isIPv6(a) !== isIPv6(b) && plain(a) === a && plain(b) === b) return false;
   return plain(a) === plain(b);
 }
+
+/** The first port that a user without rights may open (ip-sysctl, ip_unprivileged_port_start). */
+export async function firstUnprivilegedPort(): Promise<number> {
+  const text = await readFile('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8').catch(() => '1024');
+  return Number(text);
+}

@@ -13,10 +13,10 @@ import { exists, freeBytes } from '../store/files.ts';
 import { describeShortage, findShortages, shortageDetails, type SpaceNeed } from '../store/space.ts';
 import type { Store } from '../store/store.ts';
 import type { Diagnosis } from './doctor.ts';
-import { expectedId, type EngineClient, type PublishedPort } from './engine-client.ts';
+import { expectedId, type EngineClient, type EngineFacts, type PublishedPort } from './engine-client.ts';
 import { releaseName, type Home } from './home.ts';
 import type { JournalState } from './journal.ts';
-import { listeners, overlaps } from './ports.ts';
+import { firstUnprivilegedPort, listeners, overlaps } from './ports.ts';
 import { readReceipt } from './receipt.ts';
 import type { Site } from './site.ts';
 import { formatBytes } from '../text.ts';
@@ -112,7 +112,7 @@ export async function checkRelease(home: Home, bundle: { name: string; version: 
 
 /**
  * A port that our own gateway of this project holds is free for its successor.
- * @throws {SealiftError} PORT_TAKEN
+ * @throws {SealiftError} PORT_TAKEN, HOST_UNFIT
  */
 export async function checkPort(
   engine: EngineClient,
@@ -120,6 +120,7 @@ export async function checkPort(
   project: string | undefined,
 ): Promise<string> {
   const { address, port } = site.listen;
+  demandOpenable(port, engine.facts, await firstUnprivilegedPort());
   const published = (await engine.publishedPorts()).filter(
     (p) => p.port === port && overlaps(p.address, address),
   );
@@ -129,6 +130,21 @@ export async function checkPort(
   const holder = (await listeners(port)).find((a) => overlaps(a, address));
   if (holder !== undefined) throw portTaken(site, `something listens on ${holder}:${port}`);
   return `${address}:${port} is free`;
+}
+
+/**
+ * @param least the first port that everybody may open
+ * @throws {SealiftError} HOST_UNFIT
+ */
+export function demandOpenable(
+  port: number,
+  { opensPortsAsUser }: Pick<EngineFacts, 'opensPortsAsUser'>,
+  least: number,
+): void {
+  if (port >= least || !opensPortsAsUser) return;
+  throw new SealiftError('HOST_UNFIT', `port ${port} is below ${least}, and the engine runs without root`, {
+    hint: `set listen.port in site.yaml to ${least} or more, or let everybody open it: sysctl net.ipv4.ip_unprivileged_port_start=${port}`,
+  });
 }
 
 /** Of some release of sealift, for whoever looks at the host without a bundle. */

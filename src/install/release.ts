@@ -18,6 +18,8 @@ import { configFile, projectName, renderCompose } from './targets/compose.ts';
 import { configsPath } from './steps/config.ts';
 import { renderMonitoring } from './monitoring.ts';
 import { DCGM_COUNTERS, DCGM_EXPORTER } from './monitoring-names.ts';
+import type { EngineKind } from './engine-facts.ts';
+import { nameService, type NameService } from './name-service.ts';
 import { renderRunbook } from './runbook.ts';
 import type { TlsFiles } from './tls.ts';
 
@@ -33,6 +35,8 @@ export interface ReleaseSpec {
   imageIds: ReadonlyMap<string, Digest>;
   /** Models' folders relative to the home, by name. */
   modelPaths: ReadonlyMap<string, string>;
+  /** Which kind of container engine runs it. */
+  engine: EngineKind;
 }
 
 /** Secrets of a release: clients' keys, and for each service the key between gateway and engine. */
@@ -57,9 +61,10 @@ export const cachePath = (bundleName: string, container: string, index: number):
 /** @returns files by path relative to the release's folder */
 export function renderRelease(spec: ReleaseSpec, secrets: ReleaseSecrets): Map<string, RenderedFile> {
   const files = new Map<string, RenderedFile>();
+  const names = namesOf(spec);
   const put = (name: string, bytes: string | Buffer, mode: number): unknown =>
     files.set(name, { bytes: Buffer.from(bytes), mode });
-  put('gateway/nginx.conf', renderNginx(spec.services, spec.site, spec.inventory.monitoring), 0o644);
+  put('gateway/nginx.conf', renderNginx(spec.services, spec.site, names, spec.inventory.monitoring), 0o644);
   put('secrets/gateway/tls.crt', spec.tls.certificate, 0o600);
   put('secrets/gateway/tls.key', spec.tls.key, 0o600);
   put('secrets/gateway/api-keys.conf', renderApiKeys(secrets.apiKeys), 0o600);
@@ -77,6 +82,10 @@ export function renderRelease(spec: ReleaseSpec, secrets: ReleaseSecrets): Map<s
   put('RUNBOOK.md', renderRunbook(spec), 0o644);
   return files;
 }
+
+/** Of the network that gateway and engines share. */
+const namesOf = ({ engine, inventory }: ReleaseSpec): NameService =>
+  nameService(engine, projectName(inventory.name));
 
 /** The file with the variable that holds an engine's key. */
 const envFile = (service: string): string => `secrets/${service}.env`;
@@ -113,6 +122,7 @@ function compose(spec: ReleaseSpec, files: ReadonlyMap<string, RenderedFile>): s
     gatewayImage: inventory.gateway!.image,
     monitoring: inventory.monitoring,
     site: spec.site,
+    enginesSubnet: namesOf(spec).subnet,
     modelFolders: new Map([...spec.modelPaths].map(([name, path]) => [name, home.path(path)])),
     configFolder: home.path(configsPath(inventory.configs)),
     cacheFolder: (container, i) => home.path(cachePath(inventory.name, container, i)),

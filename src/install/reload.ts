@@ -6,7 +6,7 @@
 import { rm, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SealiftError } from '../errors.ts';
-import { EngineClient } from './engine-client.ts';
+import { EngineClient, type EngineFacts } from './engine-client.ts';
 import { gatewayContainer, isLoaded, loadedFile, loadGateway } from './gateway-control.ts';
 import { absent, type Home } from './home.ts';
 import { readJournal } from './journal.ts';
@@ -56,7 +56,9 @@ export async function reload({ home, socket, now, only }: ReloadInput): Promise<
       throw new SealiftError('NOT_INSTALLED', `${release} has no services, and so no gateway`);
     const { id } = await gatewayContainer(engine, gateway.project, installed.receipt.services);
     const { wanted, keys, expires } =
-      only === 'keys' ? await keysAlone(home) : await everything(home, installed, now);
+      only === 'keys'
+        ? await keysAlone(home)
+        : await everything(home, installed, { engine: engine.facts, now });
     const folder = home.releaseFolder(release);
     const changed = await differing(folder, wanted);
     const beyond = changed.find((name) => !isForGateway(name));
@@ -73,8 +75,12 @@ export async function reload({ home, socket, now, only }: ReloadInput): Promise<
 
 type Wanted = Pick<ReloadReport, 'keys' | 'expires'> & { wanted: Map<string, RenderedFile> };
 
-async function everything(home: Home, installed: Installed, now: Date): Promise<Wanted> {
-  const { files, keyNames, tls } = await rerender(home, installed, now);
+async function everything(
+  home: Home,
+  installed: Installed,
+  input: { engine: EngineFacts; now: Date },
+): Promise<Wanted> {
+  const { files, keyNames, tls } = await rerender(home, installed, input);
   return { wanted: files, keys: keyNames, expires: tls.expires };
 }
 

@@ -12,6 +12,7 @@ import {
   type ReleaseSpec,
   type RenderedFile,
 } from './release.ts';
+import type { EngineFacts } from './engine-facts.ts';
 import { readSite, type Site } from './site.ts';
 import { readTls, type TlsFiles } from './tls.ts';
 
@@ -29,8 +30,7 @@ export interface Rerendered {
 export function specOf(
   home: Home,
   { receipt, inventory }: Installed,
-  site: Site,
-  tls: TlsFiles,
+  { site, tls, engine }: { site: Site; tls: TlsFiles; engine: Pick<EngineFacts, 'kind'> },
 ): ReleaseSpec {
   return {
     home,
@@ -41,14 +41,19 @@ export function specOf(
     services: servicesOf(inventory),
     imageIds: new Map(receipt.images.map(({ name, id }) => [name, id])),
     modelPaths: new Map(receipt.models.map(({ name, path }) => [name, path])),
+    engine: engine.kind,
   };
 }
 
 /** @throws {SealiftError} SITE_MISSING, SITE_INVALID, TLS_INVALID; INSTALL_NEEDED when a key of an engine is gone */
-export async function rerender(home: Home, installed: Installed, now: Date): Promise<Rerendered> {
+export async function rerender(
+  home: Home,
+  installed: Installed,
+  { engine, now }: { engine: Pick<EngineFacts, 'kind'>; now: Date },
+): Promise<Rerendered> {
   const site = await readSite(home);
   const tls = await readTls(site, home, now);
-  const spec = specOf(home, installed, site, tls);
+  const spec = specOf(home, installed, { site, tls, engine });
   const file = apiKeysFile(site, home);
   const apiKeys = await readApiKeys(file);
   if (apiKeys === undefined)

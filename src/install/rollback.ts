@@ -163,7 +163,7 @@ async function listSteps(
   const { project } = receipt.gateway;
   await checkPort(engine, site, project);
   const tls = await readTls(site, home, input.now());
-  const spec = specOf(home, installed, site, tls);
+  const spec = specOf(home, installed, { site, tls, engine: engine.facts });
   const replaces = await replacedBy(world, project);
   const services = new ServiceStep(world, {
     project,

@@ -5,11 +5,14 @@ import type { Service } from '../engines/index.ts';
 import { apiKeysFile } from './api-keys.ts';
 import { alertsOf } from './monitoring.ts';
 import { PROMETHEUS } from './monitoring-names.ts';
+import type { EngineKind } from './engine-facts.ts';
 import { releaseName, type Home } from './home.ts';
 import { gatewayUrl, type Site } from './site.ts';
 import { containersOf, gatewayService, projectName } from './targets/compose.ts';
 
 export interface RunbookInput {
+  /** Its command has the same words, whichever it is. */
+  engine: EngineKind;
   home: Home;
   inventory: Inventory;
   site: Site;
@@ -56,7 +59,14 @@ function whatRuns({ home, inventory, site, services }: RunbookInput): string[] {
 /** As Compose names the first container of a service. */
 const containerName = (bundle: string, service: string): string => `${projectName(bundle)}-${service}-1`;
 
-function daily({ inventory, site, services }: RunbookInput, at: string): string[] {
+const AFTER_RESTART: Readonly<Record<EngineKind, string>> = {
+  docker:
+    'After a restart of the host or of Docker all containers that were not stopped by hand start by themselves.',
+  podman:
+    'After a restart of the host containers start by themselves only where podman-restart.service starts those with the policy unless-stopped, too; otherwise: `podman start --all --filter restart-policy=unless-stopped`.',
+};
+
+function daily({ engine: cli, inventory, site, services }: RunbookInput, at: string): string[] {
   const gateway = containerName(inventory.name, gatewayService(services));
   const [first] = services;
   const engine = containerName(inventory.name, first === undefined ? 'SERVICE' : containersOf(first)[0]!);
@@ -72,11 +82,11 @@ function daily({ inventory, site, services }: RunbookInput, at: string): string[
       `sealift audit${at}          # hashes everything; as long as reading all weights`,
     ]),
     ...section('Logs', [
-      `docker logs --since 1h ${engine}`,
-      `docker logs --since 1h ${gateway}     # a line of JSON for each request: key's name, path, status, seconds`,
+      `${cli} logs --since 1h ${engine}`,
+      `${cli} logs --since 1h ${gateway}     # a line of JSON for each request: key's name, path, status, seconds`,
     ]),
-    ...section('Stop, and start again', [`docker stop ${all}`, `docker start ${all}`]),
-    'After a restart of the host or of Docker all containers that were not stopped by hand start by themselves. A large model takes minutes to load; until then `/health` answers 502 or 503.',
+    ...section('Stop, and start again', [`${cli} stop ${all}`, `${cli} start ${all}`]),
+    `${AFTER_RESTART[cli]} A large model takes minutes to load; until then \`/health\` answers 502 or 503.`,
     '',
   ];
 }
@@ -114,7 +124,7 @@ const section = (title: string, commands: readonly string[]): string[] => [
   '',
 ];
 
-function alerts({ home, inventory, site, services, tls }: RunbookInput): string[] {
+function alerts({ engine: cli, home, inventory, site, services, tls }: RunbookInput): string[] {
   if (inventory.monitoring === undefined) return [];
   const all = new Map(alertsOf({ inventory, services, expires: tls.expires }).map((a) => [a.alert, a]));
   return [
@@ -128,13 +138,13 @@ function alerts({ home, inventory, site, services, tls }: RunbookInput): string[
     ),
     '',
     inventory.monitoring.grafana === undefined
-      ? `Prometheus shows what is firing: docker exec ${containerName(inventory.name, PROMETHEUS)} promtool query instant http://127.0.0.1:9090 ALERTS`
+      ? `Prometheus shows what is firing: ${cli} exec ${containerName(inventory.name, PROMETHEUS)} promtool query instant http://127.0.0.1:9090 ALERTS`
       : `Grafana is at ${gatewayUrl(site)}/grafana/ for the networks under \`monitoring\` in site.yaml: user admin, password in \`${home.path('current/secrets/monitoring/grafana-admin')}\`.`,
     '',
   ];
 }
 
-function trouble({ home, inventory, services }: RunbookInput): string[] {
+function trouble({ engine: cli, home, inventory, services }: RunbookInput): string[] {
   const gateway = containerName(inventory.name, gatewayService(services));
   const rows = [
     [
@@ -153,9 +163,9 @@ function trouble({ home, inventory, services }: RunbookInput): string[] {
       'more than `limits` in site.yaml allows',
       'the client waits and asks again; or raise the limit, then `sealift reload`',
     ],
-    ['502', 'the engine does not answer: it starts, or has ended', '`docker ps -a`, then its log'],
+    ['502', 'the engine does not answer: it starts, or has ended', `\`${cli} ps -a\`, then its log`],
     ['503', 'the engine is loading its model', 'wait; the log says how far it is'],
-    ['504', 'no token for an hour', 'the engine hangs: its log, `nvidia-smi`, then `docker restart`'],
+    ['504', 'no token for an hour', `the engine hangs: its log, \`nvidia-smi\`, then \`${cli} restart\``],
   ];
   return [
     '## When something is wrong',
@@ -166,10 +176,10 @@ function trouble({ home, inventory, services }: RunbookInput): string[] {
     '',
     ...section('An engine that does not start: its last words, and whether the GPUs are there and free', [
       ...services.map(
-        (service) => `docker logs --tail 50 ${containerName(inventory.name, containersOf(service)[0]!)}`,
+        (service) => `${cli} logs --tail 50 ${containerName(inventory.name, containersOf(service)[0]!)}`,
       ),
       'nvidia-smi',
-      `docker inspect --format '{{json .State.Health}}' ${gateway}`,
+      `${cli} inspect --format '{{json .State.Health}}' ${gateway}`,
     ]),
     `An install that was broken off is said by \`sealift status\`: the same install, run again, goes on, and \`sealift uninstall\` takes it back. What this host remembers (versions, trust policy, time) is in \`${home.root}/installed.json\`, \`trust-state.json\` and \`trust/\`: keep them in the backup, with \`secrets/\`.`,
     '',

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What is wrong with a bundle or a host: a code of its own, words that lead on, and nothing left behind. */
 import { cpSync, existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { createServer as createHttpServer } from 'node:http';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -15,15 +16,7 @@ import {
 } from '../support/bad-input.ts';
 import { startDocker, type DockerEngine } from '../support/docker.ts';
 import { engineFlags, makeCertificate, makeKeys, PROGRAM, provisionHome, sealift } from '../support/stack.ts';
-import {
-  freePort,
-  runOk,
-  startServer,
-  tempDir,
-  waitFor,
-  withSystemPath,
-  type RunResult,
-} from '../support/workspace.ts';
+import { freePort, runOk, tempDir, withSystemPath, type RunResult } from '../support/workspace.ts';
 
 const work = tempDir('bad');
 let staging: BadStaging;
@@ -292,21 +285,26 @@ describe('a host', () => {
   });
 });
 
-it('a host has Podman on the socket', async () => {
-  const dir = tempDir('podman');
-  const socket = join(dir, 'podman.sock');
-  const storage = ['--root', join(dir, 'root'), '--runroot', join(dir, 'run')];
-  const service = startServer(
-    'podman',
-    [...storage, 'system', 'service', '--time', '0', `unix://${socket}`],
-    { logFile: join(dir, 'log') },
-  );
+it('a host has a Podman that is older than the oldest that was tried', async () => {
+  const socket = join(tempDir('podman'), 'podman.sock');
+  const version = {
+    Version: '3.4.4',
+    ApiVersion: '1.40',
+    Os: 'linux',
+    Arch: 'amd64',
+    Components: [{ Name: 'Podman Engine', Version: '3.4.4' }],
+  };
+  const old = createHttpServer(({ url }, answer) => {
+    answer.setHeader('Content-Type', 'application/json');
+    answer.end(JSON.stringify(url?.endsWith('/version') ? version : {}));
+  });
+  await new Promise<void>((done) => old.listen(socket, done));
   try {
-    await waitFor('podman', () => (existsSync(socket) ? true : undefined));
     const problem = await installFails('ENGINE_UNSUPPORTED', undefined, { socket });
-    expect(problem.message).toContain('Podman answers');
+    expect(problem.message).toContain('Podman 3.4.4');
+    expect(problem.hint).toContain('Podman 4.3');
   } finally {
-    await service.stop();
+    await new Promise((done) => old.close(done));
   }
 });
 

@@ -37,7 +37,7 @@ const good: HostFacts = {
   driver: '580.95.05',
   gpus: [gpu(0), gpu(1)],
   gpuRuntime: 'the runtime nvidia',
-  engine: { cgroups: '2', security: ['apparmor', 'seccomp'] },
+  engine: { cgroups: '2', security: ['apparmor', 'seccomp'], takesGpuRequests: true },
   network: { links: ['eth0'], defaultRoutes: [], nameservers: [] },
   selinux: undefined,
   apparmor: true,
@@ -181,6 +181,33 @@ describe.each<
     /nvidia-ctk runtime configure/,
   ],
   [
+    "a user's engine, and root",
+    { engine: { ...good.engine!, security: ['apparmor', 'rootless'] } },
+    asked(),
+    'rights',
+    'failed',
+    /belongs to a user/,
+    /as that user/,
+  ],
+  [
+    "a user's engine, and the user",
+    { uid: 1000, engine: { ...good.engine!, security: ['apparmor', 'rootless'] } },
+    asked(),
+    'clients',
+    'warning',
+    /one address/,
+    /metrics/,
+  ],
+  [
+    'Podman, which does not heed requests for GPUs',
+    { engine: { ...good.engine!, takesGpuRequests: false } },
+    asked(),
+    'GPU runtime',
+    'failed',
+    /CDI/,
+    /on Docker/,
+  ],
+  [
     'too few GPUs',
     { gpus: [gpu(0)] },
     asked({ gpus: 2 }),
@@ -272,7 +299,7 @@ describe.each<
   ],
   [
     'AppArmor that is not used',
-    { engine: { cgroups: '2', security: ['seccomp'] } },
+    { engine: { ...good.engine!, security: ['seccomp'] } },
     asked(),
     'AppArmor',
     'warning',
@@ -281,7 +308,7 @@ describe.each<
   ],
   [
     'no control groups',
-    { engine: { cgroups: undefined, security: ['apparmor'] } },
+    { engine: { ...good.engine!, cgroups: undefined } },
     asked(),
     'cgroups',
     'warning',
@@ -318,7 +345,7 @@ describe('facts', () => {
     return `${bin}:/usr/bin:/bin`;
   };
   const engine = {
-    facts: { runtimes: ['runc', 'nvidia'], cgroups: '2', security: ['seccomp'] },
+    facts: { runtimes: ['runc', 'nvidia'], cgroups: '2', security: ['seccomp'], takesGpuRequests: true },
   } as unknown as EngineClient;
 
   it('are read from /proc, /sys, /etc, nvidia-smi and the engine', async () => {
@@ -363,7 +390,7 @@ describe('facts', () => {
         },
       ],
       gpuRuntime: 'the runtime nvidia',
-      engine: { cgroups: '2', security: ['seccomp'] },
+      engine: { cgroups: '2', security: ['seccomp'], takesGpuRequests: true },
       network: {
         links: ['eth0'],
         defaultRoutes: ['192.0.2.1 on eth0', 'fe80:0000:0000:0000:0000:0000:0000:0001 on eth0'],

@@ -5,7 +5,7 @@ import type { VerifiedBundle, VerifiedImage } from '../../src/bundle/open.ts';
 import type { SealiftError } from '../../src/errors.ts';
 import type { EngineClient } from '../../src/install/engine-client.ts';
 import { Home } from '../../src/install/home.ts';
-import { checkDisk, laterThanHere } from '../../src/install/preflight.ts';
+import { checkDisk, demandOpenable, laterThanHere } from '../../src/install/preflight.ts';
 import { Store } from '../../src/store/store.ts';
 import { tempDir } from '../support/workspace.ts';
 
@@ -23,6 +23,12 @@ it('a bundle that was made or stamped later than it is here is said to move the 
     expect(laterThanHere(bundle)).toMatch(
       /signed at 2030-01-02T03:04:05Z, and here it is 2026-11-23T12:00:00Z/,
     );
+});
+
+it('a port that a user may not open is refused where the engine opens it as a user', () => {
+  expect(() => demandOpenable(443, { opensPortsAsUser: true }, 1024)).toThrow('port 443 is below 1024');
+  expect(() => demandOpenable(443, { opensPortsAsUser: true }, 443)).not.toThrow();
+  expect(() => demandOpenable(443, { opensPortsAsUser: false }, 1024)).not.toThrow();
 });
 
 describe('disk', () => {

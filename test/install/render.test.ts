@@ -9,6 +9,7 @@ import { servicesOf, type Service } from '../../src/engines/index.ts';
 import { tellApart } from '../../src/install/api-keys.ts';
 import { renderApiKeys, renderNginx, renderUpstream, SECRETS_TARGET } from '../../src/install/gateway.ts';
 import { demandMeant, shareGpus } from '../../src/install/gpus.ts';
+import { nameService } from '../../src/install/name-service.ts';
 import { parseSite } from '../../src/install/site.ts';
 import {
   gatewayService,
@@ -22,6 +23,7 @@ import { makeCertificate } from '../support/stack.ts';
 import { findCommand, run, tempDir } from '../support/workspace.ts';
 import { siteText } from './rig.ts';
 
+const names = nameService('docker', 'sealift-demo');
 const digest = (c: string): Digest => `sha256:${c.repeat(64)}`;
 const site = parseSite(siteText(8443), 'site.yaml');
 
@@ -42,6 +44,7 @@ const composeInput = (services: Service[], more: Partial<ComposeInput> = {}): Co
   gatewayImage: 'gateway',
   monitoring: undefined,
   site,
+  enginesSubnet: undefined,
   modelFolders: new Map([['tiny', '/home/models/tiny/c']]),
   configFolder: '/home/configs/c',
   cacheFolder: (service, i) => `/home/caches/demo/${service}-${i}`,
@@ -67,6 +70,17 @@ describe('compose.yaml', () => {
     expect(file.services['gateway']!['image']).toBe(digest('a'));
   });
 
+  it("has no spaces in the words of health checks, where Podman's API splits them", () => {
+    for (const engine of ['vllm', 'sglang', 'localai', 'llama-cpp']) {
+      const options = engine === 'localai' ? { backend: 'llama-cpp' } : {};
+      const { services } = rendered(servicesFrom({ ...chat, engine, options }), {
+        monitoring: { prometheus: 'engine', grafana: 'engine' },
+      });
+      const words = Object.values(services).flatMap((s) => (s['healthcheck'] as { test: string[] }).test);
+      expect(words.filter((word) => /\s/.test(word))).toEqual([]);
+    }
+  });
+
   it('gives engines a network without a way out, and publishes the gateway alone', () => {
     expect(file.networks['engines']).toEqual({ internal: true });
     expect(file.services['chat']).toMatchObject({ networks: ['engines'], user: '2000:0' });
@@ -75,6 +89,17 @@ describe('compose.yaml', () => {
     expect(file.services['gateway']!['ports']).toEqual([
       { target: 8443, published: '8443', host_ip: '127.0.0.1', protocol: 'tcp' },
     ]);
+  });
+
+  it('gives engines a network of a known range where the resolver is on its bridge', () => {
+    const { subnet, resolver } = nameService('podman', 'sealift-demo');
+    expect(nameService('podman', 'sealift-other').subnet).not.toBe(subnet);
+    expect({ subnet, resolver }).toEqual({ subnet: '198.18.10.64/26', resolver: '198.18.10.65' });
+    const { networks } = rendered(servicesFrom(chat), { enginesSubnet: subnet });
+    expect(networks['engines']).toEqual({ internal: true, ipam: { config: [{ subnet }] } });
+    expect(renderNginx(servicesFrom(chat), site, { subnet, resolver })).toContain(
+      'resolver 198.18.10.65 valid=5s',
+    );
   });
 
   it('mounts the model read-only and refuses to make up a missing folder', () => {
@@ -267,7 +292,7 @@ async function nginxSays(services: Service[], more = ''): Promise<string> {
   );
   for (const { name } of services)
     writeFileSync(join(dir, `secrets/upstream-${name}.conf`), renderUpstream('0'.repeat(64)));
-  const conf = renderNginx(services, parseSite(siteText(8443, more), 'site.yaml'))
+  const conf = renderNginx(services, parseSite(siteText(8443, more), 'site.yaml'), names)
     .replace(/ \/tmp\//g, ` ${dir}/`)
     .replaceAll(SECRETS_TARGET, join(dir, 'secrets'))
     .replace('/dev/stdout', join(dir, 'access.log')) // here stdout may be a socket, which nginx cannot open
@@ -313,7 +338,7 @@ describe('nginx.conf', () => {
   });
 
   it('refuses a name that could end a directive', () => {
-    expect(() => renderNginx([{ ...servicesFrom(chat)[0]!, name: 'a; return 200' }], site)).toThrow(
+    expect(() => renderNginx([{ ...servicesFrom(chat)[0]!, name: 'a; return 200' }], site, names)).toThrow(
       TypeError,
     );
   });

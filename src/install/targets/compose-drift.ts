@@ -115,13 +115,13 @@ function variableDrift({ definition, container, image, secret }: Compared): stri
   const wanted = new Map(Object.entries(definition.environment));
   if (secret !== undefined) wanted.set(secret.variable, secret.value);
   const found = new Map(container.env.map((line) => split(line)));
-  const ofImage = new Map((image?.env ?? []).map((line) => split(line)));
+  const given = new Map([...container.ownEnv, ...(image?.env ?? [])].map((line) => split(line)));
   return [
     ...[...wanted].flatMap(([name, value]) =>
       found.get(name) === value ? [] : [`variable ${name} is not what it was started with`],
     ),
     ...[...found].flatMap(([name, value]) =>
-      wanted.has(name) || ofImage.get(name) === value
+      wanted.has(name) || given.get(name) === value
         ? []
         : [`it has a variable ${name} that was not asked for`],
     ),

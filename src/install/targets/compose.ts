@@ -42,6 +42,8 @@ export interface ComposeInput {
   gatewayImage: string;
   monitoring: Inventory['monitoring'];
   site: Site;
+  /** Range of the engines' network; undefined leaves the choice to the engine. */
+  enginesSubnet: string | undefined;
   /** Absolute paths. */
   modelFolders: ReadonlyMap<string, string>;
   /** Of the bundle's configs. */
@@ -93,7 +95,10 @@ export function renderCompose(input: ComposeInput): string {
       ...monitors(input, [...new Set([...shares.values()].flat(2))]),
     ]),
     networks: {
-      engines: { internal: true },
+      engines: {
+        internal: true,
+        ...(input.enginesSubnet === undefined ? {} : { ipam: { config: [{ subnet: input.enginesSubnet }] } }),
+      },
       // Answers to clients leave, new connections from here do not get an address that anybody would answer.
       edge: { driver_opts: { 'com.docker.network.bridge.enable_ip_masquerade': 'false' } },
     },
