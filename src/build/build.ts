@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Building: a lock becomes a signed bundle. Whatever was fetched stays in the store, so a killed build goes on. */
+/** Building: a lock becomes a signed bundle. What was fetched stays where it landed, so a killed build goes on. */
 import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import type { Inventory } from '../bundle/inventory.ts';
@@ -22,7 +22,7 @@ import { claimStore } from './claim.ts';
 import { storeConfigs } from './configs.ts';
 import { byKey, SOURCES, type Sources } from './context.ts';
 import { checkServices } from './fitness.ts';
-import { collect, findMissing, givenBack, listNeeds, type Gathering, type Need } from './gather.ts';
+import { collect, findMissing, listNeeds, spareStore, type Gathering, type Need } from './gather.ts';
 import { placeInstaller, type Installer } from './installer.ts';
 import { ownSignature } from './lock-signature.ts';
 import type { Lock } from './lockfile.ts';
@@ -48,7 +48,7 @@ export interface BuildInput {
   installer?: Installer | undefined;
   /** Path of a base: what it has is left out. */
   base?: string | undefined;
-  /** The bundle is to be the only copy of what it carries, also of what the store has now. */
+  /** What is fetched goes into the bundle alone, and what the store has of it leaves it when the bundle is whole. */
   soleCopy?: boolean;
   /** Replaces a file that is there. */
   overwrite?: boolean;
@@ -95,10 +95,13 @@ export async function buildBundle(input: BuildInput): Promise<BuiltBundle> {
     try {
       await collect(gathering, writer, context, sole);
       await writer.finish(await signAll(plan.sums, signers));
-      await sole?.forget();
     } catch (error) {
       await writer.discard();
       throw error;
+    }
+    if (sole !== undefined) {
+      await sole.forget();
+      await spareStore(gathering, store);
     }
     const path = input.volumeBytes === undefined ? out : volumeName(out, 1);
     const { name, version } = manifest.metadata;
@@ -177,9 +180,11 @@ async function prepare(input: BuildInput, out: string, stale: number): Promise<P
     context,
   );
   await demandSpace([
-    input.soleCopy === true
-      ? { folder: store.root, what: 'given back by the store', bytes: -givenBack(gathering) }
-      : { folder: store.root, what: 'downloads', bytes: gathering.bytes },
+    {
+      folder: store.root,
+      what: 'downloads',
+      bytes: input.soleCopy === true ? gathering.begun : gathering.bytes,
+    },
     { folder: dirname(out), what: 'bundle', bytes: plan.size + extra + (input.installer?.size ?? 0) - stale },
   ]);
   return { plan, gathering, context };

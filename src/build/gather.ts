@@ -48,8 +48,10 @@ export interface Ready extends Expected {
 export interface Gathering {
   ready: Ready[];
   missing: Need[];
-  /** Bytes still to come into the store; what partial downloads hold is not counted. */
+  /** Bytes still to come; what partial downloads in the store hold is not counted. */
   bytes: number;
+  /** Those of them of which some is in the store. */
+  begun: number;
 }
 
 /**
@@ -131,7 +133,7 @@ function demandSame(what: string, { digest, size }: Expected, listed: SourceFile
 /** Divides the needs into what is on this machine and what has to come over the network. */
 export async function findMissing(needs: readonly Need[], context: SourceContext): Promise<Gathering> {
   const { store } = context;
-  const found: Gathering = { ready: [], missing: [], bytes: 0 };
+  const found: Gathering = { ready: [], missing: [], bytes: 0, begun: 0 };
   const present = await store.present(needs);
   for (const need of needs) {
     if (present.has(need.digest)) {
@@ -144,15 +146,14 @@ export async function findMissing(needs: readonly Need[], context: SourceContext
       continue;
     }
     found.missing.push(need);
-    found.bytes += need.size - store.arrived(need);
+    const arrived = store.arrived(need);
+    found.bytes += need.size - arrived;
+    if (arrived > 0) found.begun += need.size - arrived;
   }
   return found;
 }
 
-/**
- * Everything into the bundle. What was fetched before a failure or a kill stays, in the store, or in the bundle that will be
- * the only copy.
- */
+/** Everything into the bundle. What was fetched before a failure or a kill stays: in the store, or where it landed. */
 export async function collect(
   gathering: Gathering,
   writer: BundleWriter,
@@ -198,26 +199,6 @@ async function findWritten(
   return new Set(right.map(({ digest }) => digest));
 }
 
-/** So much leaves the store at a time, in bytes, when the bundle is to be the only copy. */
-const PORTION_BYTES = 1024 ** 3;
-
-/** In the order of the bundle, which is written once through. */
-function portionsOf(ready: readonly Ready[], sole: SoleCopy | undefined): Ready[][] {
-  const ordered = ready.toSorted((a, b) => (a.digest < b.digest ? -1 : 1));
-  if (sole === undefined) return [ordered];
-  const portions: Ready[][] = [[]];
-  let bytes = 0;
-  for (const blob of ordered) {
-    if (bytes >= PORTION_BYTES) {
-      portions.push([]);
-      bytes = 0;
-    }
-    portions.at(-1)!.push(blob);
-    bytes += blob.size;
-  }
-  return portions;
-}
-
 /** @returns what the store has only in a rotten copy, which is removed */
 async function copyReady(
   ready: readonly Ready[],
@@ -226,21 +207,29 @@ async function copyReady(
   sole: SoleCopy | undefined,
 ): Promise<Need[]> {
   if (ready.length === 0) return [];
-  const { emit } = context;
+  const { emit, signal, store } = context;
   const id = 'ready';
   const bytes = ready.reduce((sum, { size }) => sum + size, 0);
   emit({ type: 'item-start', id, kind: 'bundle', label: 'what is on this machine already', bytes });
+  // In the order of the bundle, which is written once through.
+  const ordered = ready.toSorted((a, b) => (a.digest < b.digest ? -1 : 1));
   const onBytes = (delta: number): void => {
     writer.wrote(delta);
     emit({ type: 'item-progress', id, delta });
   };
-  const rotten: Need[] = [];
   try {
-    for (const portion of portionsOf(ready, sole)) {
-      const found = await copyPortion(portion, writer, context, onBytes);
-      rotten.push(...found);
-      if (sole !== undefined) await takeOver(portion, found, context.store, sole);
+    const jobs = ordered.map(({ path, size, digest }) => ({
+      from: { path, length: size } satisfies WholeFile,
+      ...writer.place(digest),
+    }));
+    const results = await transferAll(jobs, { onBytes, signal });
+    const rotten = ordered.flatMap((blob, i) => judge(blob, results[i]!) ?? []);
+    for (const need of rotten) {
+      await store.remove(need.digest);
+      const message = `the store's copy of ${need.label} is damaged, and is fetched again`;
+      emit({ type: 'warning', code: 'STORE_DAMAGED', message });
     }
+    for (const [i, { digest }] of ordered.entries()) if (results[i] === digest) sole?.note(digest);
     emit({ type: 'item-end', id, outcome: 'done' });
     return rotten;
   } catch (error) {
@@ -249,52 +238,14 @@ async function copyReady(
   }
 }
 
-/** The same of some of it. */
-async function copyPortion(
-  portion: readonly Ready[],
-  writer: BundleWriter,
-  { emit, signal, store }: SourceContext,
-  onBytes: (delta: number) => void,
-): Promise<Need[]> {
-  const jobs = portion.map(({ path, size, digest }) => ({
-    from: { path, length: size } satisfies WholeFile,
-    ...writer.place(digest),
-  }));
-  const results = await transferAll(jobs, { onBytes, signal });
-  const rotten = portion.flatMap((blob, i) => judge(blob, results[i]!) ?? []);
-  for (const need of rotten) {
-    await store.remove(need.digest);
-    const message = `the store's copy of ${need.label} is damaged, and is fetched again`;
-    emit({ type: 'warning', code: 'STORE_DAMAGED', message });
-  }
-  return rotten;
-}
-
 /** Less than this stays in the store, in bytes: it takes no room, and the next run looks into documents of models again. */
 const SMALL_BYTES = 1024 ** 2;
 
-/** The bundle has these now, and the store does without those that can be had again. */
-async function takeOver(
-  portion: readonly Ready[],
-  rotten: readonly Need[],
-  store: Store,
-  sole: SoleCopy,
-): Promise<void> {
-  const wrong = new Set(rotten.map(({ digest }) => digest));
-  const right = portion.filter(({ digest }) => !wrong.has(digest));
-  for (const { digest } of right) sole.note(digest);
-  await sole.settle();
-  for (const blob of right.filter(isSpared)) await store.remove(blob.digest);
-}
-
-/** Whether the store does without it when a bundle has it. */
-const isSpared = ({ size, again }: Ready): boolean => again?.lasting === true && size >= SMALL_BYTES;
-
-/** Bytes by which the store shrinks before the last of the bundle is written, when that is to be the only copy. */
-export function givenBack({ ready }: Gathering): number {
-  const spared = ready.filter(isSpared).map(({ size }) => size);
-  const total = spared.reduce((sum, size) => sum + size, 0);
-  return Math.max(0, total - PORTION_BYTES - Math.max(0, ...spared));
+/** The bundle is whole and has its name: the store does without what can be had again. */
+export async function spareStore({ ready, missing }: Gathering, store: Store): Promise<void> {
+  const needs = [...ready.flatMap(({ again }) => again ?? []), ...missing];
+  for (const { lasting, size, digest } of needs)
+    if (lasting && size >= SMALL_BYTES) await store.remove(digest);
 }
 
 /**
@@ -333,7 +284,8 @@ async function fetchMissing(
     try {
       const source = await need.find();
       const options = { onBytes, signal, what: label, into: writer.place(id), inOrder };
-      if (sole === undefined) await store.add(need, source, options);
+      // What has begun to come into the store is ended there.
+      if (sole === undefined || store.arrived(need) > 0) await store.add(need, source, options);
       else await bringAlone(need, source, { ...options, notes: sole.notes(id) });
       sole?.note(id);
       writer.wrote(size);

@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * What is known of a bundle that will be the only copy of its content (`build --sole-copy`): content lands in its place
- * under the bundle's temporary name, and what the store has leaves it. What has come is noted in the store, so that a
- * build that was stopped goes on; after a power cut the notes may say too much, and so all is hashed again.
+ * A bundle that is to be the only copy of what it carries (`build --sole-copy`): content is fetched into its place under the
+ * bundle's temporary name, and into nothing else. What has come is noted in the store, so that a build that was
+ * stopped goes on. Notes are hints: all that they tell of is hashed again, where it lies.
  */
 import { appendFileSync } from 'node:fs';
-import { mkdir, open, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FileTarget } from '../bundle/target.ts';
 import type { BundlePlan } from '../bundle/write.ts';
-import { hexOf, isDigest, type Digest } from '../store/digest.ts';
-import { fsyncDir } from '../store/files.ts';
+import { digestOf, hexOf, isDigest, type Digest } from '../store/digest.ts';
 import type { Store } from '../store/store.ts';
 
-/** Names of what is noted, beside those of blobs. */
-const FILE = 'file';
+/** Names of what is noted, beside those of blobs: of which bundle, and what has been verified. */
+const BUNDLE = 'bundle';
 const DONE = 'done';
 
 export class SoleCopy {
@@ -29,16 +28,16 @@ export class SoleCopy {
     this.done = done;
   }
 
-  /** Goes on with what an earlier run left of the same bundle at the same place, and forgets what cannot be gone on with. */
+  /** Goes on with what an earlier run left of the same bundle at the same place; what it left of another one is dropped. */
   static async open(out: string, { digest, size }: BundlePlan, store: Store): Promise<SoleCopy> {
-    const folder = notesOf(store, digest);
-    const noted = await readFile(join(folder, FILE), 'utf8').catch(() => undefined);
-    const target = await FileTarget.resume(out, noted, size);
-    const identity = await target.identity();
-    if (identity !== noted) {
+    const folder = notesOf(store, out);
+    const noted = await readFile(join(folder, BUNDLE), 'utf8').catch(() => undefined);
+    const left = noted === digest ? await FileTarget.resume(out, size) : undefined;
+    const target = left ?? (await FileTarget.create(out, { stays: true }));
+    if (left === undefined) {
       await rm(folder, { recursive: true, force: true });
       await mkdir(folder, { recursive: true });
-      await writeFile(join(folder, FILE), identity);
+      await writeFile(join(folder, BUNDLE), digest);
     }
     return new SoleCopy(target, folder, await readDone(join(folder, DONE)));
   }
@@ -47,18 +46,6 @@ export class SoleCopy {
   note(digest: Digest): void {
     // The newline first: a line that a kill cut short spoils none that follows.
     appendFileSync(join(this.#folder, DONE), `\n${digest}`);
-  }
-
-  /** What is noted is on the disk, and survives a power cut without any other copy. */
-  async settle(): Promise<void> {
-    await this.target.settle();
-    const handle = await open(join(this.#folder, DONE), 'a');
-    try {
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-    await fsyncDir(this.#folder);
   }
 
   /** Path beside which is noted what has come of a blob. */
@@ -72,8 +59,9 @@ export class SoleCopy {
   }
 }
 
-const notesOf = (store: Store, bundle: Digest): string =>
-  join(store.root, 'partial', `bundle-${hexOf(bundle)}`);
+/** One for each place, so that those of a bundle that nobody goes on with make way for the next one's. */
+const notesOf = (store: Store, out: string): string =>
+  join(store.root, 'partial', `bundle-${hexOf(digestOf(out))}`);
 
 async function readDone(path: string): Promise<Set<Digest>> {
   const text = await readFile(path, 'utf8').catch(() => '');

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Where a bundle is written to. Threads write blobs, in any order; the rest is written here. */
 import { writeSync } from 'node:fs';
-import { rename, rm, type FileHandle } from 'node:fs/promises';
+import { lstat, rename, rm, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { SealiftError } from '../errors.ts';
 import type { Digest } from '../store/digest.ts';
 import { createTemporary, fsyncDir, openTemporary, temporary, writeFileDurably } from '../store/files.ts';
 import type { Stretch } from '../store/transfer.ts';
@@ -59,8 +60,9 @@ export class EarlySync {
   /** Everything is on the disk. @throws what any of the disk's work threw */
   async end(): Promise<void> {
     await this.rest();
-    if (this.#failed !== undefined) throw this.#failed.error;
     await this.#handle.sync();
+    await this.rest(); // one that began meanwhile may be the one that was told of a failure
+    if (this.#failed !== undefined) throw this.#failed.error;
   }
 }
 
@@ -78,30 +80,19 @@ export class FileTarget implements ByteTarget {
     this.#stays = stays;
   }
 
-  static async create(path: string): Promise<FileTarget> {
-    return new FileTarget(path, await createTemporary(path), false);
+  /** @param options.stays what is given up stays, for `resume` */
+  static async create(path: string, { stays = false } = {}): Promise<FileTarget> {
+    return new FileTarget(path, await createTemporary(path), stays);
   }
 
   /**
-   * Goes on with the file that an earlier run left, if it is the one that was noted then. What is given up stays for the
-   * next run.
-   * @param noted what `identity` said then
+   * Goes on with the file that stayed; undefined when there is none. Whoever does so hashes what is in it.
    * @param size bytes that the archive will have
    */
-  static async resume(path: string, noted: string | undefined, size: number): Promise<FileTarget> {
-    const left = noted === undefined ? undefined : await openTemporary(path);
-    if (left !== undefined) {
-      const target = new FileTarget(path, left, true);
-      if ((await target.identity()) === noted && (await left.stat()).size <= size) return target;
-      await left.close();
-    }
-    return new FileTarget(path, await createTemporary(path), true);
-  }
-
-  /** Which file this is, for as long as it exists. */
-  async identity(): Promise<string> {
-    const { dev, ino } = await this.#handle.stat({ bigint: true });
-    return `${dev}:${ino}`;
+  static async resume(path: string, size: number): Promise<FileTarget | undefined> {
+    const handle = await openTemporary(path);
+    if (handle !== undefined && (await handle.stat()).size > size) await handle.truncate(size);
+    return handle && new FileTarget(path, handle, true);
   }
 
   stretches(offset: number, length: number): Stretch[] {
@@ -117,13 +108,9 @@ export class FileTarget implements ByteTarget {
     this.#sync.wrote(bytes);
   }
 
-  /** What has been written is on the disk. */
-  async settle(): Promise<void> {
-    await this.#sync.end();
-  }
-
   async finish(): Promise<void> {
     await this.#sync.end();
+    await demandOwn(this.#handle, this.name);
     await this.#handle.close();
     await rename(temporary(this.name), this.name);
     await fsyncDir(dirname(this.name));
@@ -134,6 +121,21 @@ export class FileTarget implements ByteTarget {
     await this.#handle.close().catch(() => undefined); // it may have failed in closing
     if (!this.#stays) await rm(temporary(this.name), { force: true });
   }
+}
+
+/**
+ * What gets the name is what was written, and not what another build has put there meanwhile.
+ * @throws {SealiftError} IO_ERROR
+ */
+async function demandOwn(handle: FileHandle, path: string): Promise<void> {
+  const [own, there] = await Promise.all([
+    handle.stat({ bigint: true }),
+    lstat(temporary(path), { bigint: true }).catch(() => undefined),
+  ]);
+  if (there?.ino === own.ino && there.dev === own.dev) return;
+  throw new SealiftError('IO_ERROR', `${temporary(path)} was replaced while it was written`, {
+    hint: 'another program writes to the same place, perhaps another build: run again when it has ended',
+  });
 }
 
 interface OpenVolume extends OpenShard {
@@ -211,8 +213,9 @@ export class VolumeTarget implements ByteTarget {
     if (this.#cut.parity > 0) await this.#sumUp();
     const parity = await hashOpen(this.#files.slice(this.#volumes.length), this.#options);
     for (const [name, digest] of parity) digests.set(name, digest);
-    for (const { sync, handle } of this.#files) {
+    for (const { sync, handle, path } of this.#files) {
       await sync.end();
+      await demandOwn(handle, path);
       await handle.close();
     }
     const [first, ...others] = this.#files;

@@ -8,7 +8,6 @@ export interface SpaceNeed {
   folder: string;
   /** What for, in the message. */
   what: string;
-  /** Negative when so much comes free before the rest is written. */
   bytes: number;
 }
 

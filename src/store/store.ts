@@ -355,10 +355,10 @@ async function bring(
 ): Promise<void> {
   const download = new Download(landing, expected, options);
   const [own, into] = places;
-  const whole = async (): Promise<Digest> => {
+  const whole = async (): Promise<Digest | undefined> => {
     await download.bring(source);
     await writeAround(own!, expected.size);
-    return transfer({ from: landing.here, ...into }, { signal: options.signal });
+    return transfer({ from: landing.here, ...into }, { signal: options.signal }).catch(unlessShort);
   };
   const resumed = (await download.resume()) > 0;
   const flows = !resumed && options.inOrder === true && expected.size >= FLOW_BYTES;
@@ -367,7 +367,13 @@ async function bring(
     await download.restart();
     digest = await whole();
   }
-  if (digest !== expected.digest) throw sourceChanged(options.what, expected, digest);
+  if (digest !== expected.digest)
+    throw sourceChanged(options.what, expected, digest ?? 'less than its journal knows of');
+}
+
+/** A file that ends before what its journal knows of has lost it. */
+function unlessShort(error: unknown): undefined {
+  if (!(error instanceof TransferError) || error.code !== 'EEND') throw error;
 }
 
 /** What stands before and after content that came without it. */

@@ -7,12 +7,12 @@ import {
   readdirSync,
   renameSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { buildBundle, type BuildInput, type BuiltBundle } from '../../src/build/build.ts';
-import { givenBack, type Need, type Ready } from '../../src/build/gather.ts';
 import { resolveLock, type Lock } from '../../src/build/lock.ts';
 import { SealiftError } from '../../src/errors.ts';
 import { digestOf } from '../../src/store/digest.ts';
@@ -166,25 +166,70 @@ test('wrong bytes are refused, and the next run has the right ones', async () =>
   await demandWhole(here);
 });
 
-test('room that the store gives back is counted, but for what leaves it at a time', async () => {
-  const blob = (size: number, lasting: boolean): Ready => {
-    const digest = digestOf(`${size}`);
-    const again: Need = {
-      digest,
-      size,
-      kind: 'blob',
-      label: '',
-      local: false,
-      lasting,
-      find: () => Promise.reject(new Error()),
-    };
-    return { digest, size, label: '', path: '/', again };
+test('the store gives nothing up before the bundle has its name', async () => {
+  const here = await site();
+  await build({ ...here, out: `${here.out}.kept` }, { soleCopy: false });
+  const blobs = join(here.context.store.root, 'blobs/sha256');
+  const before = readdirSync(blobs);
+  const signer = {
+    name: 'gone',
+    sign: () => {
+      expect(readdirSync(blobs)).toEqual(before);
+      return Promise.reject(new SealiftError('INTERRUPTED', 'the signer went home'));
+    },
   };
-  const gib = 1024 ** 3;
-  const ready = [blob(5 * gib, true), blob(2 * gib, true), blob(40 * gib, false), blob(1000, true)];
-  // 7 GiB leave it; a portion of 1 GiB and the largest blob may be in both places.
-  expect(givenBack({ ready, missing: [], bytes: 0 })).toBe(gib);
-  expect(givenBack({ ready: ready.slice(1), missing: [], bytes: 0 })).toBe(0);
+  expect(await failure(build(here, { signers: [signer] }))).toMatchObject({ code: 'INTERRUPTED' });
+  expect(readdirSync(blobs)).toEqual(before);
+});
+
+test('what had begun to come into the store is ended there, and leaves it in the end', async () => {
+  const here = await site();
+  here.world.drops.set('model.safetensors', [1_500_000, 0, 0, 0, 0]);
+  expect(await failure(build(here, { soleCopy: false }))).toMatchObject({ code: 'NETWORK_ERROR' });
+  here.world.drops.clear();
+  here.world.lies.set('model.safetensors', `${'x'.repeat(1_500_000)}${WEIGHTS.slice(1_500_000)}`);
+  await build(here); // of the beginning, which would be another now, nothing is asked again
+  await demandWhole(here);
+  expect(existsSync(here.context.store.path(digestOf(WEIGHTS)))).toBe(false);
+});
+
+test('a bundle that another build has put there meanwhile does not get the name', async () => {
+  for (const soleCopy of [true, false]) {
+    const here = await site();
+    const other = await bench();
+    const key = keySigner(anna.key);
+    const signer = {
+      name: 'slow',
+      sign: async (sums: Uint8Array) => {
+        const late = { ...here, context: other.context };
+        const stopped = {
+          name: 'gone',
+          sign: () => Promise.reject(new SealiftError('INTERRUPTED', 'stopped')),
+        };
+        await failure(build(late, { signers: [stopped], soleCopy: true }));
+        return key.sign(sums);
+      },
+    };
+    const error = await failure(build(here, { signers: [signer], soleCopy }));
+    expect([error.code, error.message]).toEqual(['IO_ERROR', expect.stringContaining('was replaced')]);
+    expect(existsSync(here.out)).toBe(false);
+  }
+});
+
+test('a file that is shorter than the notes say costs a download', async () => {
+  const here = await stopped();
+  truncateSync(`${here.out}.partial`, 100);
+  await build(here);
+  await demandWhole(here);
+  expect(here.world.count('open model.safetensors')).toBe(1);
+});
+
+test('what was left of another bundle makes way, and its notes too', async () => {
+  const here = await stopped();
+  const lock = { ...here.lock, created: '2026-11-23T11:00:00Z' };
+  await build({ ...here, lock });
+  await demandWhole(here);
+  expect(here.world.count('open model.safetensors')).toBe(1);
 });
 
 test('volumes are refused before anything is written', async () => {

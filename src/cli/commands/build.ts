@@ -39,7 +39,7 @@ export const build = command<BuildOptions>({
     'Fetches what the store lacks, checks every byte against the lock, and writes one signed bundle. The same lock gives the same bundle, bit for bit, apart from its signatures. A build that was stopped goes on where it was when it is run again.',
     'With --base the bundle is a delta: layers and files that the base has are left out, and an enclave takes it only when it holds them, intact. The base is a bundle, its bundle.json, or the receipt.json of a release that was brought back from the enclave; `sealift diff` shows what it carries.',
     'With --with-installer that program goes along, beside the bundle, with a READ-ME-FIRST.txt that says how to check it before it is run. Its digest is in the provenance, so the signatures of the bundle vouch for it.',
-    'With --sole-copy the bundle is the only copy of what it carries: content is written once, into the bundle, and what the store has leaves it. That takes half the disk; the next build fetches everything anew.',
+    'With --sole-copy what is fetched is written once, into the bundle alone, and what the store has of it (all that is larger than a megabyte) leaves it when the bundle is whole. That takes half the disk; the next build fetches everything anew.',
     'With --volume-size the bundle is written in volumes (NAME.001 and on), as by `sealift split`.',
     'Each --key and each --signer signs. More signatures can be added later with `sealift sign`, in place.',
   ],
@@ -54,7 +54,7 @@ export const build = command<BuildOptions>({
     PARITY_OPTION,
     {
       flags: '--sole-copy',
-      about: 'keep nothing in the store: the bundle is the only copy',
+      about: 'fetch into the bundle alone: nothing of it stays in the store',
     },
     { flags: '--base <FILE>', about: 'leave out what this bundle, bundle.json or receipt has' },
     { flags: '--with-installer <FILE>', about: "put this program beside the bundle (the enclave's sealift)" },
