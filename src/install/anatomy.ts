@@ -77,15 +77,19 @@ export function anatomyOf(container: Docker.ContainerInspectInfo): Anatomy {
       /^no-new-privileges(:true)?$/.test(o),
     ),
     hostNamespaces: Object.entries(modes).flatMap(([name, mode]) =>
-      typeof mode === 'string' && (mode === 'host' || mode.startsWith('container:')) ? [name] : [],
+      typeof mode === 'string' && /^(host$|container:|ns:)/.test(mode) ? [name] : [],
     ),
   };
 }
 
 /** What Podman says of a container in its own API, and not in Docker's. */
 export interface PodmanDetails {
-  BoundingCaps?: string[] | null;
+  /** null: none */
+  BoundingCaps: string[] | null;
 }
+
+/** Homes of users that the image does not know, of root and of nobody. Another one was asked for by somebody. */
+const OWN_HOMES = ['HOME=/', 'HOME=/root', 'HOME=/home', 'HOME=/nonexistent'];
 
 /**
  * Podman tells capabilities as differences to the ones that its own configuration gives, an entry point as one line
@@ -98,12 +102,11 @@ export function podmanAnatomyOf(
 ): Anatomy {
   const anatomy = anatomyOf(container);
   const argv = [container.Path, ...container.Args];
-  const own = ['container=podman', 'TERM=xterm', `HOSTNAME=${container.Config.Hostname}`];
+  const own = ['container=podman', 'TERM=xterm', `HOSTNAME=${container.Config.Hostname}`, ...OWN_HOMES];
   return {
     ...anatomy,
     entrypoint: argv.slice(0, argv.length - anatomy.command.length),
-    // The home folder of the user, which the image says in a file.
-    ownEnv: anatomy.env.filter((line) => own.includes(line) || line.startsWith('HOME=')),
+    ownEnv: anatomy.env.filter((line) => own.includes(line)),
     capabilities: (BoundingCaps ?? []).map((name) => name.replace(/^CAP_/, '')).sort(),
     dropsAll: true, // nothing but the bounding set is left
   };

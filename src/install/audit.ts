@@ -147,7 +147,7 @@ async function images(engine: EngineClient, releases: readonly Installed[]): Pro
 /** The containers of the release's project, when it is the one that runs there. */
 async function runningOf(engine: EngineClient, { receipt }: Installed): Promise<EngineContainer[]> {
   if (receipt.gateway === undefined) return [];
-  const all = await engine.containers(receipt.gateway.project);
+  const all = await engine.containers(receipt.gateway.project, 'health');
   return releasesOf(all).has(receipt.release) ? all : [];
 }
 
@@ -252,6 +252,8 @@ async function problemsOf(
     ...(container.labels[FILES_LABEL] === labels[FILES_LABEL]
       ? []
       : ['was not started from what the release says']),
-    ...(anatomy === undefined ? [] : containerDrift({ ...asked, container: anatomy, image })),
+    ...(anatomy === undefined
+      ? ['was gone when it was looked into']
+      : containerDrift({ ...asked, container: anatomy, image })),
   ];
 }

@@ -30,6 +30,8 @@ export type { EngineFacts, StoreKind } from './engine-facts.ts';
 
 /** Limit for requests that are answered from memory, in milliseconds. Loading and removing have none. */
 const QUICK_MS = 60_000;
+/** Milliseconds between two health checks of a container that are made here. */
+const HEALTH_MS = 2000;
 /** Label of containers that are made only to see whether an image's content is there. */
 const PROBE_LABEL = 'dev.sealift.probe';
 
@@ -87,6 +89,8 @@ export class EngineClient {
   readonly socket: string;
   readonly #quick: Docker;
   readonly #slow: Docker;
+  /** When the health of a container was last checked here. */
+  readonly #checked = new Map<string, number>();
 
   private constructor(socket: string, quick: Docker, facts: EngineFacts) {
     this.socket = socket;
@@ -223,22 +227,25 @@ export class EngineClient {
     await this.#ask(`removing image ${reference}`, () => this.#slow.getImage(reference).remove());
   }
 
-  /** Containers of a Compose project, also stopped ones. */
-  async containers(project: string): Promise<EngineContainer[]> {
+  /**
+   * Containers of a Compose project, also stopped ones.
+   * @param look `health` also has Podman make a health check in each, which nobody else may have made
+   */
+  async containers(project: string, look?: 'health'): Promise<EngineContainer[]> {
     const filters = { label: [`com.docker.compose.project=${project}`] };
     const listed = await this.#ask('listing containers', () =>
       this.#quick.listContainers({ all: true, filters }),
     );
-    const found = await Promise.all((listed ?? []).map(({ Id }) => this.#container(Id)));
+    const found = await Promise.all((listed ?? []).map(({ Id }) => this.#container(Id, look)));
     return found.filter((c) => c !== undefined).sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  async #container(id: string): Promise<EngineContainer | undefined> {
+  async #container(id: string, look: 'health' | undefined): Promise<EngineContainer | undefined> {
     const inspect = (): Promise<Docker.ContainerInspectInfo | undefined> =>
       this.#ask(`inspecting container ${id}`, () => this.#quick.getContainer(id).inspect());
     let c = await inspect();
-    if (c !== undefined && this.facts.kind === 'podman') {
-      await makeHealthCheck(this.#quick, c);
+    if (c !== undefined && look === 'health' && this.#checksHealth(id)) {
+      await this.#ask(`checking the health of ${id}`, () => makeHealthCheck(this.#quick, c!));
       c = await inspect();
     }
     if (c === undefined) return undefined;
@@ -257,12 +264,25 @@ export class EngineClient {
     };
   }
 
+  /** Only Podman has to be told to, and not at every look of somebody who waits. */
+  #checksHealth(id: string): boolean {
+    const now = performance.now();
+    if (this.facts.kind !== 'podman' || now - (this.#checked.get(id) ?? -Infinity) < HEALTH_MS) return false;
+    this.#checked.set(id, now);
+    return true;
+  }
+
   /** How a container was made; undefined when it is gone. */
   async anatomy(id: string): Promise<Anatomy | undefined> {
     const c = await this.#ask(`inspecting container ${id}`, () => this.#quick.getContainer(id).inspect());
     if (c === undefined || this.facts.kind === 'docker') return c && anatomyOf(c);
     const details = await this.#ask(`inspecting container ${id}`, () => podmanDetails(this.#quick, id));
-    return details && podmanAnatomyOf(c, details);
+    if (details === undefined)
+      throw new SealiftError(
+        'ENGINE_FAILED',
+        `Podman does not say in its own API what container ${id} may do`,
+      );
+    return podmanAnatomyOf(c, details);
   }
 
   /** Ports that running containers publish on this host, of any project. */

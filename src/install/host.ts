@@ -8,7 +8,7 @@
  */
 import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { access, constants, mkdir, readFile, rm } from 'node:fs/promises';
+import { access, constants, mkdir, readFile, rm, stat as statOf } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SealiftError, type ErrorCode } from '../errors.ts';
@@ -46,7 +46,10 @@ interface RunOptions {
   signal?: AbortSignal;
 }
 
-/** Runs a program to its end. @throws {SealiftError} ENGINE_FAILED when it cannot start or takes too long */
+/** A program that took longer than it was given. */
+export class TookTooLong extends SealiftError {}
+
+/** Runs a program to its end. @throws {SealiftError} ENGINE_FAILED when it cannot start; TookTooLong, INTERRUPTED */
 export async function run(argv: readonly [string, ...string[]], options: RunOptions): Promise<Ran> {
   const ran = await runBytes(argv, options);
   return { ...ran, stdout: ran.stdout.toString() };
@@ -64,12 +67,16 @@ export function runBytes(argv: readonly [string, ...string[]], options: RunOptio
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     });
     if (options.pidFile !== undefined && child.pid !== undefined) notePid(options.pidFile, child.pid);
-    const stop = (code: ErrorCode, why: string): void => {
+    const stop = (code: ErrorCode, why: string, Kind = SealiftError): void => {
       kill(child.pid, terminal === undefined);
-      fail(new SealiftError(code, why));
+      fail(new Kind(code, why));
     };
     const late = (): void =>
-      stop('ENGINE_FAILED', `${program} ${args.at(0) ?? ''} took longer than ${timeoutMs / 1000} s`);
+      stop(
+        'ENGINE_FAILED',
+        `${program} ${args.at(0) ?? ''} took longer than ${timeoutMs / 1000} s`,
+        TookTooLong,
+      );
     const interrupt = (): void => stop('INTERRUPTED', `${program} was stopped: interrupted`);
     const flood = (): void => stop('ENGINE_FAILED', `${program} wrote more than ${maxStdoutBytes} bytes`);
     const stdout = tail(maxStdoutBytes, flood);
@@ -288,11 +295,8 @@ async function versionOf(
 export async function findProgram(name: string, path: string): Promise<string | undefined> {
   for (const folder of path.split(':').filter((f) => f.startsWith('/'))) {
     const file = join(folder, name);
-    const found = await access(file, constants.X_OK).then(
-      () => true,
-      () => false,
-    );
-    if (found) return file;
+    const found = await Promise.all([access(file, constants.X_OK), statOf(file)]).catch(() => undefined);
+    if (found?.[1].isFile() === true) return file; // root may "execute" folders
   }
   return undefined;
 }

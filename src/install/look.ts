@@ -170,13 +170,13 @@ const needsOf = ({ service: { name, gpus, replicas }, weights }: AskedService): 
 export async function examineHost(
   bundle: VerifiedBundle | undefined,
   input: PlanInput,
-  targets: readonly ProbeTarget[],
+  { targets, signal }: { targets: readonly ProbeTarget[]; signal?: AbortSignal | undefined },
 ): Promise<readonly SealiftError[]> {
   const findings = new Findings(input.emit ?? silent, true);
   if (bundle === undefined) await examineAlone(input, findings);
   else await preflight(bundle, input, await Store.open(input.home.root), findings);
   for (const target of targets)
-    for (const diagnosis of await probe(target, input.path)) findings.add(diagnosis);
+    for (const diagnosis of await probe(target, input.path, signal)) findings.add(diagnosis);
   return findings.failures;
 }
 

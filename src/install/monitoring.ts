@@ -228,7 +228,7 @@ function diskAlert(disk: Disk): Alert {
     annotations: {
       summary: `${disk.title}: less than 5 % is free, or it will be full within a day`,
       action:
-        'sealift gc removes releases that nobody will go back to; docker system df and du show what else is there',
+        'sealift gc removes releases that nobody will go back to; `system df` of docker or podman and du show what else is there',
     },
   };
 }

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What Podman is asked in its own language, on the socket on which it speaks Docker's. */
 import type Docker from 'dockerode';
+import * as z from 'zod';
 import type { PodmanDetails } from './anatomy.ts';
 
 /** Podman takes every version from the oldest that it serves to its own; this is the oldest of Podman 4 and 5. */
 const PREFIX = '/v4.0.0/libpod';
 
+const Details = z.object({ BoundingCaps: z.array(z.string()).nullable() });
+
 /** What it says of a container beyond Docker's form. */
-export const podmanDetails = (docker: Docker, id: string): Promise<PodmanDetails> =>
-  ask(docker, `/containers/${id}/json`);
+export const podmanDetails = async (docker: Docker, id: string): Promise<PodmanDetails> =>
+  Details.parse(await ask(docker, `/containers/${id}/json`));
 
 /**
  * Podman leaves health checks to timers of systemd; where that is not, none is ever made, and what it says of a container's
@@ -19,8 +22,10 @@ export async function makeHealthCheck(
   { Id, Config, State }: Docker.ContainerInspectInfo,
 ): Promise<void> {
   if (State.Status !== 'running' || (Config.Healthcheck?.Test ?? []).length === 0) return;
-  // A container that has ended in the meantime has no health, and the next look will say so.
-  await ask(docker, `/containers/${Id}/healthcheck`).catch(() => undefined);
+  await ask(docker, `/containers/${Id}/healthcheck`).catch((error: { statusCode?: number }) => {
+    // It answered: a container that has ended in the meantime has no health, and the next look will say so.
+    if (error.statusCode === undefined) throw error;
+  });
 }
 
 type Dial = (options: object, done: (error: Error | null, answer: object) => void) => void;

@@ -6,7 +6,7 @@
 import { isIP } from 'node:net';
 import { SealiftError } from '../errors.ts';
 import type { Diagnosis } from './doctor.ts';
-import { findProgram, run, type Ran } from './host.ts';
+import { findProgram, run, TookTooLong, type Ran } from './host.ts';
 import { HostName } from './site.ts';
 import { plainLine } from './text.ts';
 
@@ -22,8 +22,8 @@ const DEFAULT_PORT = 443;
 const LOOKUP_MS = 15_000;
 /** A server that answers at all does so sooner; a firewall that drops packets never does. */
 const CONNECT_MS = 5_000;
-/** Of the addresses of one name. */
-const MAX_ADDRESSES = 4;
+/** Of the addresses of one name, in each family: one family may have no way out, and the other one have it. */
+const MAX_ADDRESSES = 3;
 
 /**
  * @param text `HOST`, `HOST:PORT`, `[IPv6]` or `[IPv6]:PORT`
@@ -49,11 +49,18 @@ const notATarget = (text: string, hint: string): SealiftError =>
 /**
  * Looks a name up, and opens a connection to each address, over which nothing is sent.
  * @param path PATH for finding getent and bash
+ * @throws {SealiftError} INTERRUPTED
  */
-export async function probe(target: ProbeTarget, path: string): Promise<Diagnosis[]> {
-  if (isIP(target.host) !== 0) return [await reach(target, [target.host], path)];
-  const { addresses, diagnosis } = await lookUp(target.host, path);
-  return addresses.length === 0 ? [diagnosis] : [diagnosis, await reach(target, addresses, path)];
+export async function probe(target: ProbeTarget, path: string, signal?: AbortSignal): Promise<Diagnosis[]> {
+  const tools = { path, signal };
+  if (isIP(target.host) !== 0) return [await reach(target, [target.host], tools)];
+  const { addresses, diagnosis } = await lookUp(target.host, tools);
+  return addresses.length === 0 ? [diagnosis] : [diagnosis, await reach(target, addresses, tools)];
+}
+
+interface Tools {
+  path: string;
+  signal: AbortSignal | undefined;
 }
 
 interface LookedUp {
@@ -61,16 +68,17 @@ interface LookedUp {
   diagnosis: Diagnosis;
 }
 
-async function lookUp(host: string, path: string): Promise<LookedUp> {
+async function lookUp(host: string, tools: Tools): Promise<LookedUp> {
   const check = `name ${host}`;
   const env = { RES_OPTIONS: 'timeout:2 attempts:1' };
-  const ran = await start(['getent', 'ahosts', host], { path, env, timeoutMs: LOOKUP_MS });
+  const ran = await start(['getent', 'ahosts', host], { ...tools, env, timeoutMs: LOOKUP_MS });
   // getent(1): 2 is a name that was not found.
-  if (ran === 'late' || (ran !== 'missing' && ran.code === 2))
+  if (typeof ran === 'object' && ran.code === 2)
     return { addresses: [], diagnosis: { check, outcome: 'ok', detail: 'nobody says what its address is' } };
-  if (ran === 'missing' || ran.code !== 0) return { addresses: [], diagnosis: untried(check, 'getent', ran) };
+  if (typeof ran === 'string' || ran.code !== 0)
+    return { addresses: [], diagnosis: untried(check, 'getent', ran) };
   const words = [...ran.stdout.matchAll(/^(\S+)/gm)].map(([word]) => word);
-  const addresses = [...new Set(words)].filter((word) => isIP(word) !== 0).slice(0, MAX_ADDRESSES);
+  const addresses = someOfEachFamily([...new Set(words)]);
   return {
     addresses,
     diagnosis: {
@@ -83,6 +91,14 @@ async function lookUp(host: string, path: string): Promise<LookedUp> {
   };
 }
 
+/** In the order of getent, which is the host's own preference. */
+const someOfEachFamily = (words: readonly string[]): string[] =>
+  words.filter((word, i) => {
+    const family = isIP(word);
+    const before = words.slice(0, i).filter((other) => isIP(other) === family).length;
+    return family !== 0 && before < MAX_ADDRESSES;
+  });
+
 /** One connection: nothing but the handshake. What bash is to run is the same for every target, which is in its arguments. */
 const CONNECT = 'exec 3<>"/dev/tcp/$1/$2"';
 
@@ -93,14 +109,14 @@ const NO_WAY =
 async function reach(
   { host, port }: ProbeTarget,
   addresses: readonly string[],
-  path: string,
+  tools: Tools,
 ): Promise<Diagnosis> {
   const where = isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
   const check = `reach ${where}`;
   const tries = await Promise.all(
     addresses.map(async (address) => {
       const argv = ['bash', '--norc', '--noprofile', '-c', CONNECT, 'probe', address, String(port)] as const;
-      return { address, ran: await start(argv, { path, timeoutMs: CONNECT_MS }) };
+      return { address, ran: await start(argv, { ...tools, timeoutMs: CONNECT_MS }) };
     }),
   );
   const open = tries.find(({ ran }) => typeof ran === 'object' && ran.code === 0);
@@ -128,7 +144,8 @@ async function reach(
 
 const SILENCE = `silence for ${CONNECT_MS / 1000} s`;
 
-type Outcome = Ran | 'late' | 'missing';
+/** `failed` when it could not be started. */
+type Outcome = Ran | 'late' | 'missing' | 'failed';
 
 /** The end of what it said: `bash: line 1: /dev/tcp/192.0.2.1/443: Network is unreachable`. */
 const wordsOf = (ran: Outcome): string =>
@@ -137,12 +154,18 @@ const wordsOf = (ran: Outcome): string =>
 const untried = (check: string, program: string, ran: Outcome): Diagnosis => ({
   check,
   outcome: 'warning',
-  detail: `this could not be tried: ${ran === 'missing' ? `${program} is not on PATH` : `${program} says: ${wordsOf(ran)}`}`,
+  detail: `this could not be tried: ${why(program, ran)}`,
   advice: `the probe needs getent, and a bash that has /dev/tcp; or try it by hand`,
 });
 
-interface Start {
-  path: string;
+function why(program: string, ran: Outcome): string {
+  if (ran === 'missing') return `${program} is not on PATH`;
+  if (ran === 'failed') return `${program} does not start`;
+  if (ran === 'late') return `${program} got no answer for a long time`;
+  return `${program} says: ${wordsOf(ran)}`;
+}
+
+interface Start extends Tools {
   env?: Readonly<Record<string, string>>;
   /** In milliseconds, after which it is killed. */
   timeoutMs: number;
@@ -150,10 +173,20 @@ interface Start {
 
 async function start(
   [name, ...args]: readonly [string, ...string[]],
-  { path, env, timeoutMs }: Start,
+  { path, signal, env, timeoutMs }: Start,
 ): Promise<Outcome> {
   const program = await findProgram(name, path);
   if (program === undefined) return 'missing';
-  const options = { env: { PATH: path, LC_ALL: 'C', ...env }, timeoutMs, cwd: '/' };
-  return run([program, ...args], options).catch(() => 'late' as const);
+  const options = {
+    env: { PATH: path, LC_ALL: 'C', ...env },
+    timeoutMs,
+    cwd: '/',
+    ...(signal && { signal }),
+  };
+  try {
+    return await run([program, ...args], options);
+  } catch (error) {
+    if (error instanceof SealiftError && error.code === 'INTERRUPTED') throw error;
+    return error instanceof TookTooLong ? 'late' : 'failed';
+  }
 }

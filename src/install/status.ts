@@ -50,7 +50,8 @@ export async function readStatus(input: { home: Home; socket: string }): Promise
     });
   }
   const engine = await EngineClient.connect(input.socket);
-  const containers = receipt.gateway === undefined ? [] : await engine.containers(receipt.gateway.project);
+  const containers =
+    receipt.gateway === undefined ? [] : await engine.containers(receipt.gateway.project, 'health');
   const services = expectedServices(receipt).map(([service, image]) => statusOf(service, image, containers));
   const unknown = containers.filter((c) => !services.some((s) => s.service === c.service));
   const signature = await receiptSignature(home, receipt);

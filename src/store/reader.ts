@@ -31,6 +31,9 @@ const FAST = 100e6;
 /** Bytes before a medium is judged. */
 const TRIAL_BYTES = 16 * 1024 * 1024;
 
+/** Codes of disks with larger sectors, and of file systems that open such files and do not read them. */
+const NOT_HERE: ReadonlySet<string | undefined> = new Set(['EINVAL', 'EOPNOTSUPP', 'ENOTSUP']);
+
 export interface ReaderOptions {
   /** Bytes that this thread has had fetched from disks so far; undefined when nobody counts them. */
   fetched?: () => number | undefined;
@@ -115,8 +118,8 @@ export class Reader {
       this.#judge(read, this.#now() - begun);
       return direct.subarray(lead, Math.max(lead, Math.min(read, lead + want)));
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
-      this.#giveUp(); // a disk with larger sectors
+      if (!NOT_HERE.has((error as NodeJS.ErrnoException).code)) throw error;
+      this.#giveUp();
       return this.#read(READ_BYTES);
     }
   }

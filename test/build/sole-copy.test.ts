@@ -202,11 +202,11 @@ test('a bundle that another build has put there meanwhile does not get the name'
       name: 'slow',
       sign: async (sums: Uint8Array) => {
         const late = { ...here, context: other.context };
-        const stopped = {
+        const gone = {
           name: 'gone',
           sign: () => Promise.reject(new SealiftError('INTERRUPTED', 'stopped')),
         };
-        await failure(build(late, { signers: [stopped], soleCopy: true }));
+        await failure(build(late, { signers: [gone], soleCopy: true }));
         return key.sign(sums);
       },
     };

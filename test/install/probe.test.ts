@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Which targets a probe takes, and what it makes of the words of the programs that try them; real networks are in test/e2e. */
-import { chmodSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { parseProbeTarget, probe } from '../../src/install/probe.ts';
-import { tempDir } from '../support/workspace.ts';
+import { isAlive, tempDir, waitFor } from '../support/workspace.ts';
 
 describe('a target', () => {
   it.each([
@@ -70,6 +70,53 @@ describe('what the programs say', () => {
     expect(await probe(address, programs({ bash: says(words) }))).toEqual([
       expect.objectContaining({ check: 'reach 192.0.2.1:443', outcome, detail }),
     ]);
+  });
+
+  it('is not taken for an island when the programs do not start', async () => {
+    const folder = programs({});
+    mkdirSync(join(folder, 'bash'));
+    expect(await probe(address, folder)).toMatchObject([
+      { detail: 'this could not be tried: bash is not on PATH' },
+    ]);
+    const broken = programs({});
+    for (const name of ['bash', 'getent']) {
+      writeFileSync(join(broken, name), '#!/nonexistent\n');
+      chmodSync(join(broken, name), 0o755);
+    }
+    expect(await probe(address, broken)).toMatchObject([
+      { outcome: 'warning', detail: 'this could not be tried: bash does not start' },
+    ]);
+    expect(await probe({ host: 'a.test', port: 1 }, broken)).toMatchObject([
+      { outcome: 'warning', detail: 'this could not be tried: getent does not start' },
+    ]);
+  });
+
+  it('tries addresses of both families, however many there are of one', async () => {
+    const list = [...Array.from({ length: 9 }, (_, i) => `2001:db8::${i + 1}`), '192.0.2.7'];
+    const path = programs({
+      getent: list.map((one) => `echo '${one} STREAM a.test'`).join('\n'),
+      bash: `case "$*" in *" 192.0.2.7 443") exit 0 ;; esac; ${says('Network is unreachable')}`,
+    });
+    expect(await probe({ host: 'a.test', port: 443 }, path)).toMatchObject([
+      { outcome: 'warning' },
+      { outcome: 'failed', detail: 'this host reaches a.test:443 (192.0.2.7): it is not isolated' },
+    ]);
+  });
+
+  it('is stopped with what it has started', async () => {
+    const stop = new AbortController();
+    const file = join(tempDir('pid'), 'pid');
+    const path = programs({ bash: `echo $$ > ${file}; exec /bin/sleep 60` });
+    const tried = probe(address, path, stop.signal);
+    await waitFor(
+      'bash',
+      () => (existsSync(file) && readFileSync(file, 'utf8') !== '' ? true : undefined),
+      {},
+    );
+    const pid = Number(readFileSync(file, 'utf8'));
+    stop.abort();
+    await expect(tried).rejects.toMatchObject({ code: 'INTERRUPTED' });
+    await waitFor('its end', () => (isAlive(pid) ? undefined : true), {});
   });
 
   it('is not taken for an island when the programs are missing', async () => {

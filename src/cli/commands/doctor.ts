@@ -91,7 +91,14 @@ async function examined(
     else io.emit(event);
   };
   const untrusted = bundle === undefined ? await checkTrust(paths, io, emit) : undefined;
-  const [unfit] = await examineHost(bundle, { ...paths, now: io.now, emit }, probes);
+  const [unfit] = await examineHost(
+    bundle,
+    { ...paths, now: io.now, emit },
+    {
+      targets: probes,
+      signal: io.signal,
+    },
+  );
   const problem = untrusted ?? unfit;
   return {
     schema: 'sealift/doctor/v1',

@@ -99,7 +99,7 @@ export class ServiceStep implements Step {
   async check(): Promise<StepState> {
     const { project, bundle } = this.#input;
     const definitions = await definitionsIn(this.#file());
-    const containers = await this.#world.engine.containers(project);
+    const containers = await this.#world.engine.containers(project, 'health');
     const right = this.#expected().every(([service, image]) => {
       const found = containers.filter((c) => c.service === service);
       const definition = definitions.get(service);
@@ -140,7 +140,7 @@ export class ServiceStep implements Step {
     const seconds = this.#input.readyTimeoutSeconds ?? Math.max(60, ...limits);
     const end = performance.now() + seconds * 1000;
     for (;;) {
-      const containers = await this.#world.engine.containers(this.#input.project);
+      const containers = await this.#world.engine.containers(this.#input.project, 'health');
       const waiting = this.#expected().map(([service, image]) => stateOf(service, image, containers));
       const failed = waiting.find((w) => w.state === 'failed');
       if (failed !== undefined) throw await this.#unhealthy(failed);
@@ -195,7 +195,7 @@ const isRight = (c: EngineContainer, image: Digest, definition: Definition, bund
   c.labels[FILES_LABEL] === definition.labels[FILES_LABEL];
 
 const isConnected = (c: EngineContainer, definition: Definition, project: string): boolean =>
-  c.networks.join() === wantedNetworks(definition, project).join();
+  wantedNetworks(definition, project).every((network) => c.networks.includes(network));
 
 /** What a compose file asks for; nothing when there is no such file, or not one of ours. */
 async function definitionsIn(file: string): Promise<Map<string, Definition>> {
@@ -214,14 +214,25 @@ async function definitionsIn(file: string): Promise<Map<string, Definition>> {
 async function startProject(world: World, file: string, project: string): Promise<void> {
   const compose = await world.compose();
   await compose.up(file, project);
-  const definitions = await definitionsIn(file);
-  const cut = (await world.engine.containers(project)).filter((c) => {
-    const definition = definitions.get(c.service);
-    return definition !== undefined && !isConnected(c, definition, project);
-  });
+  const cut = await cutOff(world, file, project);
   if (cut.length === 0) return;
   for (const { id } of cut) await world.engine.removeContainer(id);
   await compose.up(file, project);
+  const [still] = await cutOff(world, file, project);
+  if (still === undefined) return;
+  throw new SealiftError('SERVICE_UNHEALTHY', `${still.name} is not connected to all of its networks`, {
+    hint: 'the log of the container engine says why; then run the same again',
+  });
+}
+
+/** Containers of services that lack a network. */
+async function cutOff({ engine }: World, file: string, project: string): Promise<EngineContainer[]> {
+  const definitions = await definitionsIn(file);
+  return (await engine.containers(project)).filter((c) => {
+    const definition = definitions.get(c.service);
+    const oneOff = c.labels['com.docker.compose.oneoff'] === 'True'; // `docker compose run`, by hand
+    return definition !== undefined && !oneOff && !isConnected(c, definition, project);
+  });
 }
 
 /** Stops what was started, unless a release was replaced: that one is started over it, see `undoReturn`. */
@@ -261,7 +272,7 @@ async function readAgain(world: World, project: string, release: string): Promis
 async function untilAnswering(world: World, project: string, release: string): Promise<void> {
   const end = performance.now() + RETURN_MS;
   for (;;) {
-    const containers = await world.engine.containers(project);
+    const containers = await world.engine.containers(project, 'health');
     const late = containers.filter((c) => c.state !== 'running' || c.health !== 'healthy');
     if (containers.length > 0 && late.length === 0) return;
     if (performance.now() > end) {
