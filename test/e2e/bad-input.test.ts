@@ -393,17 +393,14 @@ describe('a disk that is full', () => {
     expectClean(dir, 'demo.lock.json');
   });
 
-  it.each([
-    ['known before the downloads', undefined],
-    ['half-way through writing', 500_000],
-  ])('under the bundle, %s', async (_, half) => {
+  // One that fills up half-way is in e2e/faults.
+  it('under the bundle, known before the downloads, whatever holes a killed build left', async () => {
     const dir = lockedProject();
     const out = join(tempDir('out'), 'disk');
-    if (half !== undefined) hole(join(`${out}.seed`, 'out.tar.partial'), half);
+    hole(join(`${out}.seed`, 'out.tar.partial'), 500_000); // takes no room, and gives none back
     const args = ['build', 'demo.yaml', '-o', join(out, 'out.tar'), ...staging.keys.flags];
-    const { problem, left } = await outsideOn({ folder: out, options: 'size=200k' }, dir, args);
-    if (half !== undefined) expect(problem.message).toContain('ENOSPC');
-    expect(left).toEqual([]);
+    const { problem } = await outsideOn({ folder: out, options: 'size=200k' }, dir, args);
+    expect(problem.message).toMatch(/\d+ bytes are needed/);
     expectClean(dir, 'demo.lock.json');
   });
 });

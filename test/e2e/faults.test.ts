@@ -126,6 +126,19 @@ describe('build', () => {
     await wholeOrAbsent();
   });
 
+  it('ENOSPC while writing a sole copy, which the next run goes on with', async () => {
+    const sole = (): string[] => [...buildTo(out), '--sole-copy'];
+    const kind: Kind = { ...target, syscalls: WRITES, fault: 'error=ENOSPC', code: 'DISK_FULL' };
+    await hitAtRandom(
+      kind,
+      () => [program, ...sole()],
+      () => rmSync(out, { force: true }),
+    );
+    await succeeds(sealift(sole(), { cwd: work }));
+    expect((await peekBundle(out)).digest).toBe((await peekBundle(bundle)).digest);
+    await wholeOrAbsent();
+  });
+
   it('ENOSPC while downloading: what has come is kept', async () => {
     const file = (await peekBundle(bundle)).inventory.models[0]!.files.find(
       ({ size }) => size > WEIGHTS / 2,
