@@ -147,16 +147,22 @@ function engineService(
       ...caches,
     ],
     ...(service.shmBytes === undefined ? {} : { shm_size: service.shmBytes }),
-    healthcheck: {
-      test: ['CMD', ...service.healthCommand],
-      interval: '5s',
-      timeout: '5s',
-      retries: 6,
-      start_period: `${service.readyTimeoutSeconds}s`,
-    },
+    healthcheck: health(service.healthCommand, service.readyTimeoutSeconds),
     ...gpuReservation(devices),
   };
 }
+
+/**
+ * The first check comes after one interval, and an operator waits for it. Half a minute of failures makes a service unhealthy.
+ * @param startSeconds in which failures do not count
+ */
+const health = (command: readonly string[], startSeconds: number): Record<string, unknown> => ({
+  test: ['CMD', ...command],
+  interval: '3s',
+  timeout: '5s',
+  retries: 10,
+  start_period: `${startSeconds}s`,
+});
 
 /** By number or UUID, because a mere count would give the first GPUs to every service. */
 const gpuReservation = (devices: readonly string[]): Record<string, unknown> =>
@@ -190,22 +196,10 @@ function gateway(input: ComposeInput): Record<string, unknown> {
       bind(`${input.releaseFolder}/gateway`, GATEWAY_TARGET),
       bind(`${input.releaseFolder}/secrets/gateway`, SECRETS_TARGET),
     ],
-    healthcheck: {
-      test: [
-        'CMD',
-        'curl',
-        '-q',
-        '--silent',
-        '--fail',
-        '--output',
-        '/dev/null',
-        `http://127.0.0.1:${ALIVE_PORT}/alive`,
-      ],
-      interval: '5s',
-      timeout: '5s',
-      retries: 6,
-      start_period: '30s',
-    },
+    healthcheck: health(
+      ['curl', '-q', '--silent', '--fail', '--output', '/dev/null', `http://127.0.0.1:${ALIVE_PORT}/alive`],
+      30,
+    ),
   };
 }
 
@@ -248,7 +242,7 @@ function monitors(input: ComposeInput, gpus: readonly string[]): [string, Record
 }
 
 const monitorHealth = (...test: string[]): Record<string, unknown> => ({
-  healthcheck: { test: ['CMD', ...test], interval: '5s', timeout: '5s', retries: 6, start_period: '120s' },
+  healthcheck: health(test, 120),
 });
 
 /** As root without rights, so that they can read secrets that are root's alone, and keep data at a place of their own. */
