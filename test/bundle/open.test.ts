@@ -7,6 +7,7 @@ import { DOCUMENTS } from '../../src/bundle/sums.ts';
 import { SealiftError } from '../../src/errors.ts';
 import type { SealiftEvent } from '../../src/events.ts';
 import { digestOf } from '../../src/store/digest.ts';
+import { consistent } from '../support/forge.ts';
 import { member, pack, split, type Member } from '../support/members.ts';
 import { MemorySource, openMemory } from '../support/memory.ts';
 import { person, policyOf, sampleBundle } from '../support/sample.ts';
@@ -95,7 +96,7 @@ describe('opening', () => {
   it('is the only way to a VerifiedBundle', () => {
     const Forged = VerifiedBundle as unknown as new (key: symbol, opened: unknown) => VerifiedBundle;
     const opened = { source: { name: 'x', size: 1 }, inventory: sample.inventory, blobs: new Map() };
-    expect(() => new Forged(Symbol('opener'), opened)).toThrow(TypeError);
+    expect(() => new Forged(Symbol('opener'), opened)).toThrow('only openBundle makes a VerifiedBundle');
   });
 });
 
@@ -400,6 +401,31 @@ describe.each([
       code: 'CONTENT_MISMATCH',
       details: [['differs', `${file.digest} (model tiny: LICENSE)`]],
     });
+  });
+
+  it('says it of one that is empty, too', async () => {
+    const digest = digestOf('not nothing');
+    const empty = { path: 'zzz.bin', digest, size: 0 };
+    const forged = await consistent(
+      sample,
+      ({ models }) => models[0]!.files.push(empty),
+      new Map([[digest, Buffer.alloc(0)]]),
+      alice.key,
+    );
+    const bundle = await openFrom(forged);
+    const { fd } = target();
+    await expect(bundle.copy(empty, [{ fd, offset: 0, length: 0 }])).rejects.toMatchObject({
+      code: 'CONTENT_MISMATCH',
+    });
+    closeSync(fd);
+    await expect(bundle.verifyContent()).rejects.toMatchObject({
+      code: 'CONTENT_MISMATCH',
+      details: [['differs', `${digest} (model tiny: zzz.bin)`]],
+    });
+    const read = async (): Promise<void> => {
+      for await (const chunk of bundle.blob(empty)) expect(chunk.length).toBe(0);
+    };
+    await expect(read()).rejects.toMatchObject({ code: 'CONTENT_MISMATCH' });
   });
 
   it('finds nothing where nothing differs', async () => {
