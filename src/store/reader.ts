@@ -11,7 +11,7 @@ import { onPage, PAGE_BYTES } from './memory.ts';
 export const READ_BYTES = 256 * 1024;
 
 /** Read past it at a time, in bytes: nothing is read ahead there, so each read must keep the disk busy by itself. */
-const DIRECT_BYTES = 1024 * 1024;
+export const DIRECT_BYTES = 4 * 1024 * 1024;
 
 /** Enough to see whether the cache has it, and little enough that the kernel reads little ahead. In bytes. */
 const PROBE_BYTES = 64 * 1024;

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { digestOf } from '../../src/store/digest.ts';
-import { READ_BYTES, Reader, type ReaderOptions } from '../../src/store/reader.ts';
+import { DIRECT_BYTES, READ_BYTES, Reader, type ReaderOptions } from '../../src/store/reader.ts';
 import { runWithFault, traced } from '../support/strace.ts';
 import { repoRoot, run, tempDir } from '../support/workspace.ts';
 
@@ -66,9 +66,12 @@ it('every byte comes, wherever it begins and ends, also behind the end of the fi
 
 it('a medium that is slower than the cores is read through the cache, after a trial', () => {
   let ms = 0;
-  const at = (rate: number): ReaderOptions => ({ fetched: never(), now: () => (ms += (MIB / rate) * 1000) });
-  expect(past(pieces(0, bytes.length, at(110e6)))).toBe(20);
-  expect(past(pieces(0, bytes.length, at(90e6)))).toBe(16);
+  const at = (rate: number): ReaderOptions => ({
+    fetched: never(),
+    now: () => (ms += (DIRECT_BYTES / rate) * 1000),
+  });
+  expect(past(pieces(0, bytes.length, at(110e6)))).toBe(5);
+  expect(past(pieces(0, bytes.length, at(90e6)))).toBe(4);
 });
 
 /** Hashes the source from 512 on, as a program of its own. */
