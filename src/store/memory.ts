@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What Node leaves to chance about memory: where it begins, and when it is given back. */
 
-/** What O_DIRECT (open(2)) wants memory, places and lengths to be multiples of, in bytes: enough for every disk. */
-export const PAGE_BYTES = 4096;
-
 const WASM_PAGE_BYTES = 65_536;
 
 /** TypeScript knows it only where there is a DOM; `node --jitless` has none. */

@@ -4,8 +4,9 @@
  * fill it first: finding pages for hundreds of gigabytes and copying out of them costs as much as half of the hashing,
  * and drives out of memory what others have there. What is in the cache already is read from it.
  */
-import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs';
-import { onPage, PAGE_BYTES } from './memory.ts';
+import { closeSync, constants, readFileSync, readSync } from 'node:fs';
+import { MIN_DIRECT_BYTES, openDirect, PAGE_BYTES } from './direct.ts';
+import { onPage } from './memory.ts';
 
 /** Read through the page cache at a time, in bytes: the fastest of 64 KiB to 4 MiB, since it stays in the second-level cache. */
 export const READ_BYTES = 256 * 1024;
@@ -18,9 +19,6 @@ const PROBE_BYTES = 64 * 1024;
 
 /** Bytes until the cache is asked again. */
 const STEP_BYTES = 64 * 1024 * 1024;
-
-/** For less than this, opening a file once more does not pay. */
-const MIN_BYTES = 4 * 1024 * 1024;
 
 /**
  * Bytes a second that a thread must be brought; there are four of them. With a slower medium the cores have time for the
@@ -80,7 +78,7 @@ export class Reader {
    * @throws what the operating system says
    */
   next(): Uint8Array {
-    const due = this.#left <= 0 && this.#end - this.#at >= MIN_BYTES;
+    const due = this.#left <= 0 && this.#end - this.#at >= MIN_DIRECT_BYTES;
     const bytes = due ? this.#probe() : this.#past ? this.#readDirect() : this.#read(READ_BYTES);
     this.#at += bytes.length;
     this.#left -= bytes.length;
@@ -102,7 +100,9 @@ export class Reader {
     const before = this.#fetched();
     const bytes = this.#read(PROBE_BYTES);
     this.#left = before === undefined ? Infinity : STEP_BYTES;
-    this.#past = before !== undefined && this.#fetched()! > before && this.#open();
+    const fetched = before !== undefined && this.#fetched()! > before;
+    if (fetched) this.#direct ??= openDirect(this.#fd, constants.O_RDONLY);
+    this.#past = fetched && this.#direct !== undefined;
     return bytes;
   }
 
@@ -134,17 +134,6 @@ export class Reader {
   #giveUp(): void {
     this.#past = false;
     this.#left = Infinity;
-  }
-
-  /** By the descriptor, since the name may be another's by now. Not every file system has O_DIRECT. */
-  #open(): boolean {
-    if (constants.O_DIRECT === undefined) return false;
-    try {
-      this.#direct ??= openSync(`/proc/self/fd/${this.#fd}`, constants.O_RDONLY | constants.O_DIRECT);
-      return true;
-    } catch {
-      return false;
-    }
   }
 }
 

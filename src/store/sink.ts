@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Writing into stretches of files, and past the page cache where that can be done. */
-import { closeSync, constants, openSync, writeSync } from 'node:fs';
-import { onPage, PAGE_BYTES } from './memory.ts';
+import { closeSync, constants, writeSync } from 'node:fs';
+import { MIN_DIRECT_BYTES, openDirect, PAGE_BYTES } from './direct.ts';
+import { onPage } from './memory.ts';
 import { Failure } from './trouble.ts';
 
 /** Bytes of a file that is open in this process. */
@@ -28,9 +29,6 @@ export function cut(stretches: readonly Stretch[], from: number, length: number)
 /** Written at a time. A disk that is written to past the page cache wants more in one call. */
 export const BUFFER_BYTES = 1024 * 1024;
 
-/** For less than this, opening a file once more does not pay. */
-const DIRECT_BYTES = 4 * 1024 * 1024;
-
 /**
  * Where the next bytes go. Much data goes past the page cache (O_DIRECT), where the file system can do that: finding
  * pages for hundreds of gigabytes and copying into them costs more time than all the rest, and drives out of memory
@@ -46,7 +44,7 @@ export class Sink {
   constructor(stretches: readonly Stretch[]) {
     this.#stretches = stretches;
     const bytes = stretches.reduce((sum, { length }) => sum + length, 0);
-    if (bytes >= DIRECT_BYTES && constants.O_DIRECT !== undefined) this.#direct = new Map();
+    if (bytes >= MIN_DIRECT_BYTES) this.#direct = new Map();
   }
 
   /** Bytes that are best written next: as many as lead to a page's beginning, or else the whole buffer. */
@@ -97,17 +95,12 @@ export class Sink {
     }
   }
 
-  /** By the descriptor, since the name may be another's by now. Not every file system has O_DIRECT. */
   #reopen(fd: number): number | undefined {
     if (this.#direct === undefined) return undefined;
-    try {
-      const direct = openSync(`/proc/self/fd/${fd}`, constants.O_WRONLY | constants.O_DIRECT);
-      this.#direct.set(fd, direct);
-      return direct;
-    } catch {
-      this.close();
-      return undefined;
-    }
+    const direct = openDirect(fd, constants.O_WRONLY);
+    if (direct === undefined) this.close();
+    else this.#direct.set(fd, direct);
+    return direct;
   }
 
   /** Closes what this has opened; what is written afterwards goes through the page cache. */
