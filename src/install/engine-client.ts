@@ -22,7 +22,6 @@ import {
   type EngineInfo,
   type StoreKind,
 } from './engine-facts.ts';
-
 import { makeHealthCheck, podmanDetails } from './podman-api.ts';
 import { plainLine } from './text.ts';
 
@@ -109,11 +108,7 @@ export class EngineClient {
     try {
       const [version, info] = await Promise.all([docker.version(), docker.info() as Promise<EngineInfo>]);
       const client = new EngineClient(socket, docker, factsOf(version, info));
-      const { facts } = client;
-      if (
-        !(facts.kind === 'podman' ? atLeast(facts.version, MIN_PODMAN) : atLeast(facts.apiVersion, MIN_API))
-      )
-        throw tooOld(facts);
+      if (!isNewEnough(client.facts)) throw tooOld(client.facts);
       return client;
     } catch (error) {
       throw error instanceof SealiftError ? error : notRunning(socket, error);
@@ -241,12 +236,10 @@ export class EngineClient {
   }
 
   async #container(id: string, look: 'health' | undefined): Promise<EngineContainer | undefined> {
-    const inspect = (): Promise<Docker.ContainerInspectInfo | undefined> =>
-      this.#ask(`inspecting container ${id}`, () => this.#quick.getContainer(id).inspect());
-    let c = await inspect();
+    let c = await this.#inspect(id);
     if (c !== undefined && look === 'health' && this.#checksHealth(id)) {
       await this.#ask(`checking the health of ${id}`, () => makeHealthCheck(this.#quick, c!));
-      c = await inspect();
+      c = await this.#inspect(id);
     }
     if (c === undefined) return undefined;
     const labels = c.Config.Labels ?? {};
@@ -264,6 +257,10 @@ export class EngineClient {
     };
   }
 
+  #inspect(id: string): Promise<Docker.ContainerInspectInfo | undefined> {
+    return this.#ask(`inspecting container ${id}`, () => this.#quick.getContainer(id).inspect());
+  }
+
   /** Only Podman has to be told to, and not at every look of somebody who waits. */
   #checksHealth(id: string): boolean {
     const now = performance.now();
@@ -274,7 +271,7 @@ export class EngineClient {
 
   /** How a container was made; undefined when it is gone. */
   async anatomy(id: string): Promise<Anatomy | undefined> {
-    const c = await this.#ask(`inspecting container ${id}`, () => this.#quick.getContainer(id).inspect());
+    const c = await this.#inspect(id);
     if (c === undefined || this.facts.kind === 'docker') return c && anatomyOf(c);
     const details = await this.#ask(`inspecting container ${id}`, () => podmanDetails(this.#quick, id));
     if (details === undefined)
@@ -453,6 +450,9 @@ function notRunning(socket: string, error: unknown): SealiftError {
     cause: error,
   });
 }
+
+const isNewEnough = ({ kind, version, apiVersion }: EngineFacts): boolean =>
+  kind === 'podman' ? atLeast(version, MIN_PODMAN) : atLeast(apiVersion, MIN_API);
 
 function tooOld({ kind, version, apiVersion }: EngineFacts): SealiftError {
   const [is, needed] =

@@ -124,17 +124,19 @@ function alertRules(input: MonitoringInput): unknown {
 
 const MINUTES_10 = '10m';
 
+/** Of what lasts; its summary begins with the name of what it is about. */
+const warning = (service: string, alert: string, expr: string, summary: string, action: string): Alert => ({
+  alert,
+  expr,
+  for: MINUTES_10,
+  labels: { severity: 'warning', service },
+  annotations: { summary: `${service}: ${summary}`, action },
+});
+
 function serviceAlerts(service: Service): Alert[] {
   const { name } = service;
   const { firstToken, waiting, cache } = ENGINES[service.engine]?.metrics ?? {};
   const job = `{job="${name}"}`;
-  const warning = (alert: string, expr: string, summary: string, action: string): Alert => ({
-    alert,
-    expr,
-    for: MINUTES_10,
-    labels: { severity: 'warning', service: name },
-    annotations: { summary: `${name}: ${summary}`, action },
-  });
   return [
     {
       alert: 'EngineDown',
@@ -150,6 +152,7 @@ function serviceAlerts(service: Service): Alert[] {
       ? []
       : [
           warning(
+            name,
             'SlowFirstToken',
             `histogram_quantile(0.95, sum by (le) (rate(${firstToken}_bucket${job}[5m]))) > 10`,
             'one request in twenty waits more than 10 s for its first token',
@@ -160,6 +163,7 @@ function serviceAlerts(service: Service): Alert[] {
       ? []
       : [
           warning(
+            name,
             'RequestsWait',
             `${waiting}${job} > 20`,
             'more than 20 requests wait',
@@ -170,6 +174,7 @@ function serviceAlerts(service: Service): Alert[] {
       ? []
       : [
           warning(
+            name,
             'CacheFull',
             `${cache}${job} > 0.95`,
             'the KV cache is full, and requests are put off',
@@ -191,16 +196,14 @@ const certificateAlert = (expires: Date): Alert => ({
 });
 
 /** Without it the alerts that are made of its metrics would be silent, and nobody would know. */
-const exporterAlert = (name: string): Alert => ({
-  alert: 'ExporterDown',
-  expr: `up{job="${name}"} == 0`,
-  for: MINUTES_10,
-  labels: { severity: 'warning', service: name },
-  annotations: {
-    summary: `${name}: the exporter does not answer, so nobody watches the disks or the GPUs`,
-    action: 'sealift status, then the log of its container',
-  },
-});
+const exporterAlert = (name: string): Alert =>
+  warning(
+    name,
+    'ExporterDown',
+    `up{job="${name}"} == 0`,
+    'the exporter does not answer, so nobody watches the disks or the GPUs',
+    'sealift status, then the log of its container',
+  );
 
 interface Disk {
   title: string;
@@ -220,17 +223,13 @@ const ofDisk = (metric: 'avail' | 'size', { mount }: Disk): string =>
 function diskAlert(disk: Disk): Alert {
   const free = ofDisk('avail', disk);
   const share = `${free} / ${ofDisk('size', disk)}`;
-  return {
-    alert: 'DiskFull',
-    expr: `${share} < 0.05 or (${share} < 0.2 and predict_linear(${free}[6h], 86400) < 0)`,
-    for: MINUTES_10,
-    labels: { severity: 'warning', service: disk.title },
-    annotations: {
-      summary: `${disk.title}: less than 5 % is free, or it will be full within a day`,
-      action:
-        'sealift gc removes releases that nobody will go back to; `system df` of docker or podman and du show what else is there',
-    },
-  };
+  return warning(
+    disk.title,
+    'DiskFull',
+    `${share} < 0.05 or (${share} < 0.2 and predict_linear(${free}[6h], 86400) < 0)`,
+    'less than 5 % is free, or it will be full within a day',
+    'sealift gc removes releases that nobody will go back to; `system df` of docker or podman and du show what else is there',
+  );
 }
 
 /**
