@@ -4,7 +4,7 @@ import { copyFileSync, cpSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { tinyAnswer } from '../../fixtures/model.ts';
-import { CHAT, makeBundle, makeHome } from '../install/rig.ts';
+import { CHAT, makeBundle, makeHome, stackImages } from '../install/rig.ts';
 import { composePath, engineRequest } from '../support/docker.ts';
 import { assembleImages } from '../support/images.ts';
 import { startPodman, type PodmanEngine } from '../support/podman.ts';
@@ -25,10 +25,7 @@ beforeAll(async () => {
   port = provisioned.port;
   home = join(engine.folder, 'sealift');
   cpSync(provisioned.home.root, home, { recursive: true });
-  const images = [
-    { name: 'engine', ref: 'docker.io/vllm/vllm-openai:v0.27.1', layout: layouts.engine },
-    { name: 'gateway', ref: 'docker.io/library/nginx:1.29-alpine', layout: layouts.gateway },
-  ];
+  const images = stackImages(layouts);
   const take = (path: string): string => {
     const copy = join(engine.folder, basename(path));
     copyFileSync(path, copy);

@@ -9,7 +9,7 @@ import type { Home } from '../../src/install/home.ts';
 import { startDocker, type DockerEngine } from '../support/docker.ts';
 import { assembleImages } from '../support/images.ts';
 import { runOk, tempDir } from '../support/workspace.ts';
-import { CHAT, installer, makeBundle, makeHome, policy } from './rig.ts';
+import { auditLines, CHAT, installer, makeBundle, makeHome, policy, stackImages } from './rig.ts';
 
 let engine: DockerEngine;
 let home: Home;
@@ -19,10 +19,7 @@ beforeAll(async () => {
   const layouts = await assembleImages(join(work, 'images'));
   engine = await startDocker({ dir: join(work, 'engine') });
   ({ home } = await makeHome());
-  const images = [
-    { name: 'engine', ref: 'docker.io/vllm/vllm-openai:v0.27.1', layout: layouts.engine },
-    { name: 'gateway', ref: 'docker.io/library/nginx:1.29-alpine', layout: layouts.gateway },
-  ];
+  const images = stackImages(layouts);
   await installer(home, engine.socket).install(await makeBundle({ images, more: CHAT }));
 }, 120_000);
 
@@ -32,10 +29,7 @@ afterAll(async () => {
 
 const docker = (...args: string[]): Promise<string> => runOk('docker', ['-H', engine.host, ...args]);
 
-const auditNow = async (): Promise<string[]> => {
-  const { findings } = await audit({ home, socket: engine.socket, policy, now: new Date() });
-  return findings.map(({ what, subject, problem }) => `${what} ${subject}: ${problem}`);
-};
+const auditNow = (): Promise<string[]> => auditLines(home, engine.socket);
 const weights = 'model-00001-of-00002.safetensors';
 const model = (): string => home.path('models/tiny', 'c'.repeat(40));
 const changed = async (file: string, change: (bytes: Buffer) => void): Promise<void> => {

@@ -24,7 +24,16 @@ import {
 } from '../support/monitoring-images.ts';
 import { HOST_NAME, makeCertificate } from '../support/stack.ts';
 import { run, runOk, tempDir } from '../support/workspace.ts';
-import { CHAT, installer, makeBundle, makeHome, policy, siteText, type Installer } from './rig.ts';
+import {
+  CHAT,
+  installer,
+  type Installer,
+  makeBundle,
+  makeHome,
+  policy,
+  siteText,
+  stackImages,
+} from './rig.ts';
 
 const MONITORING = {
   prometheus: 'prometheus',
@@ -256,8 +265,7 @@ describe('on an engine', () => {
             ref: 'nvcr.io/nvidia/k8s/dcgm-exporter:4.4.1-4.6.0-ubuntu22.04',
             layout: await assembleDcgmExporter(join(work, 'dcgm-exporter')),
           },
-          { name: 'engine', ref: 'docker.io/vllm/vllm-openai:v0.27.1', layout: layouts.engine },
-          { name: 'gateway', ref: 'docker.io/library/nginx:1.29-alpine', layout: layouts.gateway },
+          ...stackImages(layouts),
           {
             name: 'grafana',
             ref: 'docker.io/grafana/grafana:12.3.0',

@@ -6,7 +6,6 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { tinyAnswer, tinyModel } from '../../fixtures/model.ts';
 import { readApiKeys, changeApiKey } from '../../src/install/api-keys.ts';
-import { audit } from '../../src/install/audit.ts';
 import type { Home } from '../../src/install/home.ts';
 import { readJournal } from '../../src/install/journal.ts';
 import { reload } from '../../src/install/reload.ts';
@@ -18,17 +17,19 @@ import { uninstall } from '../../src/install/uninstall.ts';
 import { engineRequest } from '../support/docker.ts';
 import { assembleImages, tinyImage, type Layouts } from '../support/images.ts';
 import { startPodman, type PodmanEngine } from '../support/podman.ts';
-import { HOST_NAME } from '../support/stack.ts';
 import { run, runOk, tempDir, waitFor } from '../support/workspace.ts';
 import {
+  auditLines,
+  type BundleSpec,
   CHAT,
+  chatQuestion,
   installer,
+  type Installer,
   makeBundle,
   makeHome,
   policy,
-  type BundleSpec,
-  type Installer,
   type RigBundle,
+  stackImages,
 } from './rig.ts';
 
 const CHAT_CONTAINER = 'sealift-demo-chat-1';
@@ -54,10 +55,7 @@ afterAll(async () => {
 const bundleOf = (version: string, more: Partial<BundleSpec['more']> = {}): Promise<RigBundle> =>
   makeBundle({
     version,
-    images: [
-      { name: 'engine', ref: 'docker.io/vllm/vllm-openai:v0.27.1', layout: layouts.engine },
-      { name: 'gateway', ref: 'docker.io/library/nginx:1.29-alpine', layout: layouts.gateway },
-    ],
+    images: stackImages(layouts),
     model: version === '1.0.0' ? tinyModel() : tinyModel({ answer: `I am ${version}.` }),
     more: { ...CHAT, ...more },
   });
@@ -67,18 +65,10 @@ const docker = (...args: string[]): Promise<string> => runOk('docker', ['-H', en
 /** What a client of the host gets; the last line is the status. */
 async function ask(more: object = {}, token?: string): Promise<string> {
   const key = token ?? (await readApiKeys(home.apiKeysFile))![0]!.key;
-  const body = JSON.stringify({ model: 'tiny', messages: [{ role: 'user', content: 'hello' }], ...more });
-  const trust = ['--cacert', home.path('tls/server.crt'), '--resolve', `${HOST_NAME}:${port}:127.0.0.1`];
-  const headers = ['-H', 'Content-Type: application/json', '-H', `Authorization: Bearer ${key}`];
-  const asked = ['-d', body, `https://${HOST_NAME}:${port}/v1/chat/completions`];
-  const quiet = ['-q', '-sS', '--max-time', '5', '-w', '\n%{http_code}'];
-  return (await run(...engine.inside('curl', ...quiet, ...trust, ...headers, ...asked))).stdout;
+  return (await run(...engine.inside('curl', ...chatQuestion(home, port, key, more)))).stdout;
 }
 
-const findings = async (): Promise<string[]> => {
-  const report = await audit({ home, socket: engine.socket, policy, now: new Date() });
-  return report.findings.map(({ what, subject, problem }) => `${what} ${subject}: ${problem}`);
-};
+const findings = (): Promise<string[]> => auditLines(home, engine.socket);
 
 it('serves through https and nginx, whole and as a stream, to whoever has a key', async () => {
   const receipt = await me.install(await bundleOf('1.0.0'));

@@ -7,6 +7,7 @@ import { Inventory } from '../../src/bundle/inventory.ts';
 import { openBundle, type VerifiedBundle } from '../../src/bundle/open.ts';
 import { planBundle, writeBundle } from '../../src/bundle/write.ts';
 import type { SealiftEvent } from '../../src/events.ts';
+import { audit } from '../../src/install/audit.ts';
 import { Home } from '../../src/install/home.ts';
 import { applyPlan } from '../../src/install/apply.ts';
 import type { PlanInput } from '../../src/install/look.ts';
@@ -19,6 +20,7 @@ import { keySigner } from '../../src/trust/sign.ts';
 import { parseTrustPolicy, type TrustPolicy } from '../../src/trust/policy.ts';
 import { composePath } from '../support/docker.ts';
 import { person, policyText, provenanceOf } from '../support/sample.ts';
+import type { Layouts } from '../support/images.ts';
 import { HOST_NAME, makeCertificate } from '../support/stack.ts';
 import { freePort, tempDir } from '../support/workspace.ts';
 
@@ -32,6 +34,12 @@ export interface RigImage {
   /** Folder of an OCI layout with one image. */
   layout: string;
 }
+
+/** What CHAT needs. */
+export const stackImages = (layouts: Layouts): RigImage[] => [
+  { name: 'engine', ref: 'docker.io/vllm/vllm-openai:v0.27.1', layout: layouts.engine },
+  { name: 'gateway', ref: 'docker.io/library/nginx:1.29-alpine', layout: layouts.gateway },
+];
 
 export interface BundleSpec {
   name?: string;
@@ -132,6 +140,21 @@ export async function makeHome(): Promise<{ home: Home; port: number }> {
 
 export const siteText = (port: number, more = ''): string =>
   `apiVersion: sealift.dev/v1\nkind: Site\nhostName: ${HOST_NAME}\nlisten: { address: 127.0.0.1, port: ${port} }\ntls: { certificate: tls/server.crt, key: tls/server.key }\n${more}`;
+
+/** What curl is told for one question to the model of CHAT; the last line of its answer is the status. */
+export function chatQuestion(home: Home, port: number, key: string, more: object = {}): string[] {
+  const body = JSON.stringify({ model: 'tiny', messages: [{ role: 'user', content: 'hello' }], ...more });
+  const trust = ['--cacert', home.path('tls/server.crt'), '--resolve', `${HOST_NAME}:${port}:127.0.0.1`];
+  const headers = ['-H', 'Content-Type: application/json', '-H', `Authorization: Bearer ${key}`];
+  const quiet = ['-q', '-sS', '--max-time', '5', '-w', '\n%{http_code}'];
+  return [...quiet, ...trust, ...headers, '-d', body, `https://${HOST_NAME}:${port}/v1/chat/completions`];
+}
+
+/** What an audit finds, a line each. */
+export async function auditLines(home: Home, socket: string): Promise<string[]> {
+  const { findings } = await audit({ home, socket, policy, now: new Date() });
+  return findings.map(({ what, subject, problem }) => `${what} ${subject}: ${problem}`);
+}
 
 export interface Installer {
   home: Home;

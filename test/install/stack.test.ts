@@ -21,14 +21,15 @@ import { assembleImages, type Layouts } from '../support/images.ts';
 import { HOST_NAME, makeCertificate } from '../support/stack.ts';
 import { run, runOk, tempDir, type RunResult } from '../support/workspace.ts';
 import {
+  type BundleSpec,
   CHAT,
   installer,
+  type Installer,
   makeBundle,
   makeHome,
-  siteText,
-  type BundleSpec,
-  type Installer,
   type RigBundle,
+  siteText,
+  stackImages,
 } from './rig.ts';
 
 let engine: DockerEngine;
@@ -52,10 +53,7 @@ afterAll(async () => {
 
 const stackBundle = (spec: Partial<BundleSpec> = {}): Promise<RigBundle> =>
   makeBundle({
-    images: [
-      { name: 'engine', ref: 'docker.io/vllm/vllm-openai:v0.27.1', layout: layouts.engine },
-      { name: 'gateway', ref: 'docker.io/library/nginx:1.29-alpine', layout: layouts.gateway },
-    ],
+    images: stackImages(layouts),
     more: CHAT,
     ...spec,
   });

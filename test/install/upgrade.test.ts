@@ -18,14 +18,16 @@ import { assembleImages, type Layouts } from '../support/images.ts';
 import { HOST_NAME } from '../support/stack.ts';
 import { run, runOk, tempDir } from '../support/workspace.ts';
 import {
+  type BundleSpec,
   CHAT,
+  chatQuestion,
   installer,
+  type Installer,
   makeBundle,
   makeHome,
   policy,
-  type BundleSpec,
-  type Installer,
   type RigBundle,
+  stackImages,
 } from './rig.ts';
 
 let engine: DockerEngine;
@@ -51,10 +53,7 @@ const docker = (...args: string[]): Promise<string> => runOk('docker', ['-H', en
 const bundleOf = (version: string, spec: Partial<BundleSpec> = {}): Promise<RigBundle> =>
   makeBundle({
     version,
-    images: [
-      { name: 'engine', ref: 'docker.io/vllm/vllm-openai:v0.27.1', layout: layouts.engine },
-      { name: 'gateway', ref: 'docker.io/library/nginx:1.29-alpine', layout: layouts.gateway },
-    ],
+    images: stackImages(layouts),
     model: tinyModel({ answer: `I am ${version}.` }),
     more: CHAT,
     ...spec,
@@ -62,23 +61,7 @@ const bundleOf = (version: string, spec: Partial<BundleSpec> = {}): Promise<RigB
 
 async function ask(): Promise<string> {
   const key = (await readApiKeys(home.apiKeysFile))![0]!.key;
-  const url = `https://${HOST_NAME}:${port}/v1/chat/completions`;
-  const trust = ['--cacert', home.path('tls/server.crt'), '--resolve', `${HOST_NAME}:${port}:127.0.0.1`];
-  const body = JSON.stringify({ model: 'tiny', messages: [{ role: 'user', content: 'hello' }] });
-  const headers = ['-H', `Authorization: Bearer ${key}`, '-H', 'Content-Type: application/json'];
-  const { stdout } = await run('curl', [
-    '-q',
-    '-sS',
-    '--max-time',
-    '5',
-    ...trust,
-    ...headers,
-    '-d',
-    body,
-    '-w',
-    '\n%{http_code}',
-    url,
-  ]);
+  const { stdout } = await run('curl', chatQuestion(home, port, key));
   return stdout.endsWith('\n200') ? (/I am \d+\.\d+\.\d+/.exec(stdout)?.[0] ?? 'something else') : 'none';
 }
 
