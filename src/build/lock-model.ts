@@ -2,13 +2,13 @@
 import { describeSigner, isSafePath } from '../bundle/inventory.ts';
 import { SealiftError } from '../errors.ts';
 import type { Digest, Expected } from '../store/digest.ts';
+import { inParallel } from '../store/pool.ts';
 import { caseCollisions } from './collide.ts';
 import { asItem, type Sources } from './context.ts';
 import { checkedByGit, recall, remember } from './gitindex.ts';
 import { demandSignature, withOwnSignature, type LockTrust } from './lock-signature.ts';
 import type { LockedModel } from './lockfile.ts';
 import type { Manifest } from './manifest.ts';
-import { inParallel } from './pool.ts';
 import { selectFiles } from './select.ts';
 import { printable } from '../text.ts';
 import { reasonOf } from './sources/retry.ts';

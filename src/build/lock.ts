@@ -3,6 +3,7 @@
 import type { KeyObject } from 'node:crypto';
 import { describeSigner, ImageRef } from '../bundle/inventory.ts';
 import { asSealiftError, SealiftError } from '../errors.ts';
+import { inParallel } from '../store/pool.ts';
 import { claimStore } from './claim.ts';
 import { caseCollisions } from './collide.ts';
 import { lockConfigs } from './configs.ts';
@@ -12,7 +13,6 @@ import { lockModel } from './lock-model.ts';
 import type { LockTrust } from './lock-signature.ts';
 import { lockBytes, LockSchema, type Lock, type LockedImage, type LockedModel } from './lockfile.ts';
 import { manifestDigest, type Manifest } from './manifest.ts';
-import { inParallel } from './pool.ts';
 import type { ResolvedImage, SourceContext } from './sources/source.ts';
 import { readAnchors } from './upstream/anchors.ts';
 import { verifyImageSignature } from './upstream/image-signature.ts';

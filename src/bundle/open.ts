@@ -137,6 +137,15 @@ export class VerifiedBundle {
     }
   }
 
+  /** Whether all of it can be read without asking anybody for a medium. What else is in the way, reading will tell. */
+  isAtHand(): Promise<boolean> {
+    const all = this.#source.stretches(0, this.size);
+    return all.then(
+      (found) => found !== undefined,
+      () => false,
+    );
+  }
+
   /**
    * Judges the version once more, against what the host has installed by now.
    * @throws {SealiftError} BUNDLE_REVOKED, NOT_FOR_THIS_HOST, VERSION_REFUSED

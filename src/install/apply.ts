@@ -29,7 +29,9 @@ export async function applyPlan(plan: Plan, options: ApplyOptions): Promise<Rece
     const journal = await openJournal(plan);
     const { work, release, totalBytes, bundle } = await planAgain(plan);
     const settle = (): Promise<void> => rememberTrust(home, bundle.policy, seenBy(bundle, work));
-    return await carryOut({ ...work, what: 'installing', release, totalBytes, settle }, journal, options);
+    const atHand = await bundle.isAtHand();
+    const job = { ...work, what: 'installing', release, totalBytes, settle, atHand };
+    return await carryOut(job, journal, options);
   } finally {
     await unlock();
   }

@@ -7,6 +7,7 @@
  */
 import { asSealiftError, SealiftError, type ErrorCode } from '../errors.ts';
 import type { Emit } from '../events.ts';
+import { inParallel } from '../store/pool.ts';
 import type { Journal } from './journal.ts';
 import type { Outcomes } from './outcome.ts';
 import { readReceipt, readReceipts, type Receipt } from './receipt.ts';
@@ -31,6 +32,8 @@ export interface Job {
   outcomes: Outcomes;
   /** Bytes to move. */
   totalBytes: number;
+  /** Whether images and files can be brought at the same time: no medium has to be asked for. */
+  atHand: boolean;
   /** Done when all steps are, and taken back with them when it fails. */
   settle?: () => Promise<void>;
 }
@@ -46,7 +49,9 @@ export async function carryOut(job: Job, journal: Journal, options: ApplyOptions
   changes.changed = false;
   options.emit({ type: 'stage', name: what, totalBytes: job.totalBytes });
   try {
-    for (const step of job.steps) await carryOutStep(step, job, journal, options);
+    const content = job.steps.filter(isContent);
+    await bringContent(content, job, journal, options);
+    for (const step of job.steps) if (!isContent(step)) await carryOutStep(step, job, journal, options);
     await job.settle?.();
   } catch (thrown) {
     const error = asJobError(thrown, job, options.signal);
@@ -66,8 +71,7 @@ const FAULTS_OF_DISKS: ReadonlySet<ErrorCode> = new Set(['IO_ERROR', 'DISK_FULL'
 
 /** Whether an error may stop the install as an interruption does: so far there is content alone, and nothing runs from it. */
 const canGoOn = ({ code }: SealiftError, { state }: Journal): boolean =>
-  FAULTS_OF_DISKS.has(code) &&
-  state.entries.every(({ record }) => record.kind === 'folder' || record.kind === 'image');
+  FAULTS_OF_DISKS.has(code) && state.entries.every(isContent);
 
 const toGoOn = (error: SealiftError): SealiftError =>
   new SealiftError(error.code, error.message, {
@@ -82,6 +86,28 @@ const takenBack = (error: SealiftError): SealiftError =>
     ...(error.hint === undefined ? {} : { hint: error.hint }),
     cause: error,
   });
+
+/** Whether it brings content from which nothing runs yet. Such steps come first, and need nothing of one another. */
+const isContent = ({ record }: Pick<Step, 'record'>): boolean =>
+  record.kind === 'folder' || record.kind === 'image';
+
+/** While the engine unpacks one image after the other, files are placed. */
+async function bringContent(
+  steps: readonly Step[],
+  job: Job,
+  journal: Journal,
+  options: ApplyOptions,
+): Promise<void> {
+  const [images, files] = [true, false].map((image) =>
+    steps.filter(({ record }) => (record.kind === 'image') === image),
+  );
+  const lanes = job.atHand ? [images!, files!] : [steps];
+  await inParallel(lanes, options.signal, async (lane, signal) => {
+    for (const step of lane) await carryOutStep(step, job, journal, { ...options, signal });
+  });
+  // A receipt does not tell which was quicker.
+  job.outcomes.list.sort((a, b) => steps.indexOf(a.step) - steps.indexOf(b.step));
+}
 
 async function carryOutStep(
   step: Step,

@@ -49,6 +49,8 @@ export const unfinishedInstall = ({ release }: JournalState): SealiftError =>
 export class Journal {
   readonly #home: Home;
   readonly state: JournalState;
+  /** The last write that was begun; never rejects. */
+  #saving: Promise<unknown> = Promise.resolve();
 
   constructor(home: Home, state: JournalState) {
     this.#home = home;
@@ -102,7 +104,12 @@ export class Journal {
     await fsyncDir(this.#home.root);
   }
 
+  /** One after the other: an older state must not take the place of a newer one. */
   async #save(): Promise<void> {
-    await writeFileDurably(this.#home.journalFile, canonicalJson(this.state), 0o600);
+    const saving = this.#saving.then(() =>
+      writeFileDurably(this.#home.journalFile, canonicalJson(this.state), 0o600),
+    );
+    this.#saving = saving.catch(() => undefined);
+    await saving;
   }
 }

@@ -15,7 +15,9 @@ import {
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { tinyModel } from '../../fixtures/model.ts';
-import { openBundle } from '../../src/bundle/open.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { openBundle, type VerifiedBundle } from '../../src/bundle/open.ts';
+import { SealiftError } from '../../src/errors.ts';
 import { imageArchive } from '../../src/install/archive.ts';
 import { EngineClient } from '../../src/install/engine-client.ts';
 import { Compose } from '../../src/install/host.ts';
@@ -255,6 +257,74 @@ describe('the archive for one image', () => {
     expect(Buffer.concat(chunks).toString('latin1')).not.toMatch(/index\.json|manifest\.json|oci-layout/);
     await opened.close();
   });
+});
+
+describe('while the engine unpacks images', () => {
+  /** A bundle whose model and whose first image each wait until the other one has been begun. */
+  async function entwined(): Promise<VerifiedBundle> {
+    const opened = await bundle.open();
+    const [model, image] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const copy = opened.copy.bind(opened);
+    opened.copy = async (...args) => {
+      model.resolve();
+      await image.promise;
+      await copy(...args);
+    };
+    const blob = opened.blob.bind(opened);
+    opened.blob = async function* (expected, signal) {
+      image.resolve();
+      await model.promise;
+      yield* blob(expected, signal);
+    };
+    return opened;
+  }
+
+  it('files are placed, and the receipt has the steps in their order', async () => {
+    const receipt = await me.install({ ...bundle, open: entwined });
+    const opened = await bundle.open();
+    expect(receipt.steps.map(({ id }) => id)).toEqual((await me.plan(opened)).steps.map(({ id }) => id));
+    await opened.close();
+  });
+
+  it('none are when a medium may have to be asked for: one thing after the other, in their order', async () => {
+    const before = me.events.length;
+    const receipt = await me.install({
+      ...bundle,
+      open: async () => Object.assign(await bundle.open(), { isAtHand: () => Promise.resolve(false) }),
+    });
+    const items = me.events.slice(before).filter((e) => e.type === 'item-start' || e.type === 'item-end');
+    const ids = receipt.steps.map(({ id }) => id);
+    expect(items.map(({ type, id }) => `${type} ${id}`)).toEqual(
+      ids.flatMap((id) => [`item-start ${id}`, `item-end ${id}`]),
+    );
+  });
+
+  it('a file that is not what was signed takes the image back, also one that the engine has received whole', async () => {
+    for (const sent of [1, Number.MAX_SAFE_INTEGER]) {
+      const opened = await bundle.open();
+      const received = Promise.withResolvers<void>();
+      const blob = opened.blob.bind(opened);
+      opened.blob = async function* (expected, signal) {
+        let bytes = 0;
+        for await (const chunk of blob(expected, signal)) {
+          yield chunk;
+          bytes += chunk.length;
+          if (bytes >= sent) received.resolve();
+        }
+        if (expected.digest === opened.images[0]!.layers.at(-1)!.digest) received.resolve();
+      };
+      opened.copy = async () => {
+        await received.promise;
+        await sleep(20); // the documents are on their way, and the engine has begun
+        throw new SealiftError('CONTENT_MISMATCH', 'tampered');
+      };
+      const error = await failure(me.install({ ...bundle, open: () => Promise.resolve(opened) }));
+      expect(error).toMatchObject({ code: 'CONTENT_MISMATCH' });
+      await expectNothingLeft();
+      await sleep(1000);
+      await expectNothingLeft();
+    }
+  }, 60_000);
 });
 
 describe('one flipped bit', () => {

@@ -8,7 +8,7 @@ import type { Home } from '../../src/install/home.ts';
 import { readJournal } from '../../src/install/journal.ts';
 import { startDocker, type DockerEngine } from '../support/docker.ts';
 import { tinyImage, type TinyImage } from '../support/images.ts';
-import { runOk, tempDir } from '../support/workspace.ts';
+import { runOk, tempDir, waitFor } from '../support/workspace.ts';
 import { installer, makeBundle, makeHome, type Installer, type RigBundle } from './rig.ts';
 
 export const REF = 'registry.example.org/group/one:1';
@@ -76,7 +76,11 @@ export const failure = (
     (error: Error) => error,
   );
 
-/** The same bundle with a last layer that breaks when it is read. */
+/** Waits for the files of a bundle, which are placed while images are loaded; configuration files come last. */
+export const filesPlaced = (): Promise<true> =>
+  waitFor('the files of the bundle', () => placed().some((path) => /^configs\/[^.]/.test(path)) || undefined);
+
+/** The same bundle with a last layer that breaks when it is read, after the files have been placed. */
 export const tampered = (rig: RigBundle, code: ErrorCode = 'CONTENT_MISMATCH'): RigBundle => ({
   ...rig,
   open: async () => {
@@ -84,7 +88,10 @@ export const tampered = (rig: RigBundle, code: ErrorCode = 'CONTENT_MISMATCH'): 
     const layer = opened.images[1]!.layers.at(-1)!.digest;
     const blob = opened.blob.bind(opened);
     opened.blob = async function* (expected, signal) {
-      if (expected.digest === layer) throw new SealiftError(code, 'tampered');
+      if (expected.digest === layer) {
+        await filesPlaced();
+        throw new SealiftError(code, 'tampered');
+      }
       yield* blob(expected, signal);
     };
     return opened;

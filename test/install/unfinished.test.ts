@@ -182,9 +182,10 @@ describe('a medium or a disk that fails while content is copied', () => {
       expect(await tags()).toEqual([REF]);
       expect(await home.current()).toBeUndefined();
       const before = me.events.length;
-      await me.install(bundle);
+      const { steps } = await me.install(bundle);
       const items = me.events.slice(before).filter((e) => e.type === 'item-end');
-      expect(items.map((e) => e.outcome)).toEqual(['cached', 'cached', 'cached', 'done', 'done']);
+      const outcomes = new Map(items.map(({ id, outcome }) => [id, outcome]));
+      expect(steps.map(({ id }) => outcomes.get(id))).toEqual(['cached', 'cached', 'cached', 'done', 'done']);
       await uninstall(me.input);
       expect(placed()).toEqual([]);
     },
@@ -246,8 +247,8 @@ describe('killed at any moment', () => {
     const controller = new AbortController();
     const opened = await bundle.open();
     const plan = await me.plan(opened);
-    const emit = (event: { type: string; kind?: string }): void => {
-      if (event.type === 'item-start' && event.kind === 'image') controller.abort();
+    const emit = (event: { type: string; id?: string }): void => {
+      if (event.type === 'item-end' && event.id?.startsWith('model:')) controller.abort();
     };
     await expect(applyPlan(plan, { emit, signal: controller.signal })).rejects.toMatchObject({
       code: 'INTERRUPTED',

@@ -10,6 +10,7 @@ import { SealiftError } from '../../errors.ts';
 import type { VerifiedImage } from '../../bundle/open.ts';
 import type { Digest } from '../../store/digest.ts';
 import { imageArchive, imageBytes, type ArchiveOptions, type ArchiveSource } from '../archive.ts';
+import { Abandoned } from '../../store/pool.ts';
 import { borrowLayers, type Borrowed } from '../base.ts';
 import { expectedId, type EngineClient, type EngineImage, type StoreKind } from '../engine-client.ts';
 import type { Progress, Step, StepState, UndoRecord, World } from '../step.ts';
@@ -92,7 +93,8 @@ export class ImageStep implements Step {
       sent = true;
     };
     await engine.load(watched(), this.#image.ref, signal).catch(async (error: unknown) => {
-      if (sent && isUnanswered(error)) await settle(engine, this.#image.ref).catch(() => undefined);
+      if (sent && (isUnanswered(error) || signal?.reason instanceof Abandoned))
+        await settle(engine, this.#image.ref).catch(() => undefined);
       return this.#dropOwn(error);
     });
     await this.#prove().catch((error: unknown) => this.#dropOwn(error));

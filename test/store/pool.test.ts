@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
-import { CONCURRENCY, inParallel } from '../../src/build/pool.ts';
+import { Abandoned, CONCURRENCY, inParallel } from '../../src/store/pool.ts';
 
 const numbers = Array.from({ length: 20 }, (_, i) => i);
 
@@ -20,6 +20,7 @@ test('results keep the order of the items, and no more than four run at a time',
 
 test('the first failure stops those that run, starts no other, and is thrown when all have come to rest', async () => {
   const started: number[] = [];
+  const reasons: unknown[] = [];
   let resting = 0;
   const work = async (n: number, signal: AbortSignal): Promise<void> => {
     started.push(n);
@@ -28,10 +29,12 @@ test('the first failure stops those that run, starts no other, and is thrown whe
       await sleep(60_000, undefined, { signal });
     } finally {
       await sleep(5);
+      reasons.push(signal.reason);
       resting++;
     }
   };
   await expect(inParallel(numbers, undefined, work)).rejects.toThrow('second');
+  expect(reasons).toEqual([0, 1, 3].map(() => expect.any(Abandoned) as unknown));
   expect(started).toEqual([0, 1, 2, 3]);
   expect(resting).toBe(3);
 });

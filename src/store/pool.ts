@@ -4,6 +4,9 @@ import pLimit from 'p-limit';
 /** Transfers at a time. More do not help: the link is full with four, and registries start to throttle. */
 export const CONCURRENCY = 4;
 
+/** The reason of a signal: another one of the items failed. */
+export class Abandoned extends Error {}
+
 /**
  * Runs `work` over all items, some at a time, and gives the results in the items' order. The first failure stops
  * the others through their signal; it is thrown once all have come to rest, so that nothing writes afterwards.
@@ -24,7 +27,7 @@ export async function inParallel<T, R>(
       return await work(item, both);
     } catch (error) {
       first ??= { error };
-      failed.abort();
+      failed.abort(new Abandoned());
       throw error;
     }
   };
