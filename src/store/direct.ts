@@ -5,6 +5,9 @@ import { constants, openSync } from 'node:fs';
 /** What memory, places and lengths must be multiples of, in bytes: enough for every disk. */
 export const PAGE_BYTES = 4096;
 
+/** The same for places and lengths on most disks, and so small that content in an archive begins on one. */
+export const SECTOR_BYTES = 512;
+
 /** For less than this, in bytes, opening a file once more does not pay. */
 export const MIN_DIRECT_BYTES = 4 * 1024 * 1024;
 

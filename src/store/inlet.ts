@@ -5,7 +5,7 @@
  */
 import { Worker } from 'node:worker_threads';
 import type { Digest } from './digest.ts';
-import { onPage } from './memory.ts';
+import { copyBytes, onPage } from './memory.ts';
 import type { Destination, InletOrder, InletWord } from './transfer-worker.ts';
 import type { Trouble } from './trouble.ts';
 import { newThread, THREADS, TransferError } from './transfer.ts';
@@ -51,7 +51,7 @@ export class Inlet {
     for (let from = 0; from < bytes.length;) {
       this.#slot ??= await this.#nextSlot();
       const length = Math.min(SLOT_BYTES - this.#filled, bytes.length - from);
-      this.#memory.set(bytes.subarray(from, from + length), this.#slot + this.#filled);
+      copyBytes(bytes.subarray(from, from + length), this.#memory, this.#slot + this.#filled);
       this.#filled += length;
       from += length;
       if (this.#filled === SLOT_BYTES || performance.now() - this.#begun >= WAIT_MS) this.#handOver();

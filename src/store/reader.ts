@@ -5,7 +5,7 @@
  * and drives out of memory what others have there. What is in the cache already is read from it.
  */
 import { closeSync, constants, readFileSync, readSync } from 'node:fs';
-import { MIN_DIRECT_BYTES, openDirect, PAGE_BYTES } from './direct.ts';
+import { MIN_DIRECT_BYTES, openDirect, PAGE_BYTES, SECTOR_BYTES } from './direct.ts';
 import { onPage } from './memory.ts';
 
 /** Read through the page cache at a time, in bytes: the fastest of 64 KiB to 4 MiB, since it stays in the second-level cache. */
@@ -52,6 +52,8 @@ export class Reader {
   /** Bytes until the next probe; infinite when there will be none. */
   #left = 0;
   #past = false;
+  /** What places and lengths are multiples of when it is read past the cache, in bytes. */
+  #unit = SECTOR_BYTES;
   /** What was read past the cache, in bytes, and how long that took, in milliseconds. */
   #tried = { bytes: 0, ms: 0 };
 
@@ -75,11 +77,16 @@ export class Reader {
 
   /**
    * The next bytes, good until the next call of any reader of this thread; none at the end of the file.
+   * @param room where to put what comes through the page cache
    * @throws what the operating system says
    */
-  next(): Uint8Array {
+  next(room: Uint8Array = memory!.cached): Uint8Array {
     const due = this.#left <= 0 && this.#end - this.#at >= MIN_DIRECT_BYTES;
-    const bytes = due ? this.#probe() : this.#past ? this.#readDirect() : this.#read(READ_BYTES);
+    const bytes = due
+      ? this.#probe(room)
+      : this.#past
+        ? this.#readDirect(room)
+        : this.#read(room, READ_BYTES);
     this.#at += bytes.length;
     this.#left -= bytes.length;
     return bytes;
@@ -90,15 +97,15 @@ export class Reader {
     this.#direct = undefined;
   }
 
-  #read(want: number): Uint8Array {
-    const { cached } = memory!;
-    return cached.subarray(0, readSync(this.#fd, cached, 0, Math.min(want, this.#end - this.#at), this.#at));
+  #read(room: Uint8Array, most: number): Uint8Array {
+    const want = Math.min(most, room.length, this.#end - this.#at);
+    return room.subarray(0, readSync(this.#fd, room, 0, want, this.#at));
   }
 
   /** A little through the cache, and whether it had to be fetched says how to go on. */
-  #probe(): Uint8Array {
+  #probe(room: Uint8Array): Uint8Array {
     const before = this.#fetched();
-    const bytes = this.#read(PROBE_BYTES);
+    const bytes = this.#read(room, PROBE_BYTES);
     this.#left = before === undefined ? Infinity : STEP_BYTES;
     const fetched = before !== undefined && this.#fetched()! > before;
     if (fetched) this.#direct ??= openDirect(this.#fd, constants.O_RDONLY);
@@ -106,21 +113,25 @@ export class Reader {
     return bytes;
   }
 
-  /** From the beginning of the page in which the next byte lies. */
-  #readDirect(): Uint8Array {
+  /** From the beginning of the sector in which the next byte lies. */
+  #readDirect(room: Uint8Array): Uint8Array {
     const { direct } = memory!;
-    const lead = this.#at % PAGE_BYTES;
+    const lead = this.#at % this.#unit;
     const want = this.#end - this.#at;
     const begun = this.#now();
     try {
-      const length = Math.min(direct.length, Math.ceil((lead + want) / PAGE_BYTES) * PAGE_BYTES);
+      const length = Math.min(direct.length, Math.ceil((lead + want) / this.#unit) * this.#unit);
       const read = readSync(this.#direct!, direct, 0, length, this.#at - lead);
       this.#judge(read, this.#now() - begun);
       return direct.subarray(lead, Math.max(lead, Math.min(read, lead + want)));
     } catch (error) {
       if (!NOT_HERE.has((error as NodeJS.ErrnoException).code)) throw error;
+      if (this.#unit < PAGE_BYTES) {
+        this.#unit = PAGE_BYTES;
+        return this.#readDirect(room);
+      }
       this.#giveUp();
-      return this.#read(READ_BYTES);
+      return this.#read(room, READ_BYTES);
     }
   }
 

@@ -2,7 +2,7 @@
 /** Writing into stretches of files, and past the page cache where that can be done. */
 import { closeSync, constants, writeSync } from 'node:fs';
 import { MIN_DIRECT_BYTES, openDirect, PAGE_BYTES } from './direct.ts';
-import { onPage } from './memory.ts';
+import { copyBytes, onPage } from './memory.ts';
 import { Failure } from './trouble.ts';
 
 /** Bytes of a file that is open in this process. */
@@ -115,10 +115,11 @@ const toPage = (at: number): number => (PAGE_BYTES - (at % PAGE_BYTES)) % PAGE_B
 
 let staging: Buffer | undefined;
 
-/** The same bytes, in memory that begins on a page. */
+/** The same bytes, or the first of them, in memory that begins on a page. */
 function onPages(bytes: Uint8Array): Uint8Array {
   if (bytes.byteOffset % PAGE_BYTES === 0) return bytes;
   staging ??= Buffer.from(onPage(BUFFER_BYTES, 'own'));
-  staging.set(bytes);
-  return staging.subarray(0, bytes.length);
+  const piece = bytes.subarray(0, BUFFER_BYTES);
+  copyBytes(piece, staging, 0);
+  return staging.subarray(0, piece.length);
 }

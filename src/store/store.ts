@@ -6,9 +6,8 @@
  */
 import { randomUUID } from 'node:crypto';
 import { constants, rmSync, statSync } from 'node:fs';
-import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import pLimit from 'p-limit';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import { digestOf, Hasher, hexOf, type Digest, type Expected } from './digest.ts';
@@ -25,6 +24,7 @@ import {
 import { stretchWriter, writeAll } from './batch.ts';
 import { fsyncDir, readFileChunks } from './files.ts';
 import { Inlet } from './inlet.ts';
+import { inParallel } from './pool.ts';
 import { cut } from './sink.ts';
 import { transfer, TransferError, type Destination, type Stretch } from './transfer.ts';
 
@@ -36,6 +36,13 @@ export interface AddOptions {
   signal?: AbortSignal | undefined;
   /** What the blob is, for messages. */
   what?: string;
+}
+
+export interface StreamOptions extends AddOptions {
+  /** More than this is refused. In bytes. */
+  maxBytes?: number;
+  /** About as many bytes will come. */
+  about?: number;
 }
 
 export interface ArrivalOptions extends AddOptions {
@@ -182,22 +189,16 @@ export class Store {
    * @throws {SealiftError} what `fill` throws, when all have come to rest; DISK_FULL, IO_ERROR
    */
   async place(blobs: readonly Expected[], fill: Fill, signal?: AbortSignal): Promise<void> {
-    const limit = pLimit(PLACED_AT_ONCE);
-    const stop = new AbortController();
-    const either = signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]);
-    let failed: { error: unknown } | undefined;
-    const one = async (blob: Expected): Promise<void> => {
-      try {
-        either.throwIfAborted();
-        if (!(await this.has(blob))) await this.#placeOne(blob, fill, either);
-      } catch (error) {
-        failed ??= { error };
-        stop.abort();
-      }
+    const one = async (blob: Expected, stop: AbortSignal): Promise<void> => {
+      if (!(await this.has(blob))) await this.#placeOne(blob, fill, stop);
     };
-    await Promise.all(blobs.map((blob) => limit(() => one(blob))));
-    if (this.#durable) await fsyncDir(join(this.root, 'blobs', 'sha256'));
-    if (failed !== undefined) throw asSealiftError(failed.error, `storing a blob in ${this.root}`);
+    try {
+      await inParallel(blobs, signal, one, PLACED_AT_ONCE);
+    } catch (error) {
+      throw asSealiftError(error, `storing a blob in ${this.root}`);
+    } finally {
+      if (this.#durable) await fsyncDir(join(this.root, 'blobs', 'sha256'));
+    }
   }
 
   async #placeOne(blob: Expected, fill: Fill, signal: AbortSignal): Promise<void> {
@@ -228,31 +229,21 @@ export class Store {
 
   /**
    * Adds content whose digest is not known beforehand.
-   * @param options.maxBytes more than this is refused with SOURCE_INVALID
+   * @throws {SealiftError} SOURCE_INVALID for more than `maxBytes`; DISK_FULL, IO_ERROR
    */
-  async addStream(
-    body: AsyncIterable<Uint8Array>,
-    options: AddOptions & { maxBytes?: number } = {},
-  ): Promise<Expected> {
+  async addStream(body: AsyncIterable<Uint8Array>, options: StreamOptions = {}): Promise<Expected> {
     const temp = join(this.root, 'partial', `new-${randomUUID()}`);
-    const hasher = new Hasher();
     try {
       const handle = await open(temp, 'wx', 0o644);
+      let received: Expected;
       try {
-        for await (const chunk of body) {
-          options.signal?.throwIfAborted();
-          hasher.update(chunk);
-          if (hasher.size > (options.maxBytes ?? Number.MAX_SAFE_INTEGER)) throw tooLarge(options);
-          await writeFully(handle, chunk);
-          options.onBytes?.(chunk.length);
-        }
+        received = await receive(body, handle, options);
         if (this.#durable) await handle.sync();
       } finally {
         await handle.close();
       }
-      const expected = { digest: hasher.digest(), size: hasher.size };
-      await this.#publish(temp, expected.digest);
-      return expected;
+      await this.#publish(temp, received.digest);
+      return received;
     } catch (error) {
       await rm(temp, { force: true });
       throw asSealiftError(error, `storing ${options.what ?? 'a blob'} in ${this.root}`);
@@ -402,7 +393,52 @@ async function flow(
 /** A file of another size, or gone: no fault of the disk. */
 const NOT_WHOLE: ReadonlySet<string> = new Set(['EBADSIZE', 'EEND', 'ENOENT']);
 
-function tooLarge(options: AddOptions & { maxBytes?: number }): SealiftError {
+/** Where content goes that is hashed on its way; an Inlet is one. */
+interface Taker {
+  write(bytes: Uint8Array): Promise<void>;
+  end(): Promise<Digest>;
+  drop(): Promise<void>;
+}
+
+/** For little, which is done before a thread has started. */
+function takeHere(handle: FileHandle): Taker {
+  const hasher = new Hasher();
+  return {
+    write: (bytes) => {
+      hasher.update(bytes);
+      return writeFully(handle, bytes);
+    },
+    end: () => Promise.resolve(hasher.digest()),
+    drop: () => Promise.resolve(),
+  };
+}
+
+/** Writes content of any length into an empty file. */
+async function receive(
+  body: AsyncIterable<Uint8Array>,
+  handle: FileHandle,
+  options: StreamOptions,
+): Promise<Expected> {
+  const { about = 0, maxBytes = Number.MAX_SAFE_INTEGER, signal, onBytes } = options;
+  const everything = [{ fd: handle.fd, offset: 0, length: Number.MAX_SAFE_INTEGER }];
+  const taker = about >= FLOW_BYTES ? new Inlet([{ to: everything }]) : takeHere(handle);
+  let size = 0;
+  try {
+    for await (const chunk of body) {
+      signal?.throwIfAborted();
+      size += chunk.length;
+      if (size > maxBytes) throw tooLarge(options);
+      await taker.write(chunk);
+      onBytes?.(chunk.length);
+    }
+    return { digest: await taker.end(), size };
+  } catch (error) {
+    await taker.drop(); // nothing is written any more when the file is closed
+    throw error;
+  }
+}
+
+function tooLarge(options: StreamOptions): SealiftError {
   return new SealiftError(
     'SOURCE_INVALID',
     `${options.what ?? 'content'} is larger than the ${options.maxBytes} bytes allowed`,

@@ -82,17 +82,26 @@ function moved(bytes: number): void {
   silence = 0;
 }
 
-/** Reads stretches to their end and hashes them: each byte once. */
-function digestAll(from: readonly Stretch[], hasher: Hash, stop: Int32Array): void {
+/**
+ * Reads stretches to their end: each byte once.
+ * @param take gets each piece, which is good until the next one
+ * @param room where to put a piece that comes through the page cache
+ */
+function readAll(
+  from: readonly Stretch[],
+  stop: Int32Array,
+  take: (piece: Uint8Array) => void,
+  room?: () => Uint8Array,
+): void {
   for (const [stretch, { fd, offset, length }] of from.entries()) {
     const reader = new Reader(fd, offset, offset + length);
     try {
       for (let done = 0; done < length;) {
         const place = { side: 'read', stretch, at: offset + done } as const;
         demandGoingOn(stop, place);
-        const piece = attempt(place, () => reader.next());
+        const piece = attempt(place, () => reader.next(room?.()));
         demandMore(piece.length, place);
-        hasher.update(piece);
+        take(piece);
         done += piece.length;
         moved(piece.length);
       }
@@ -102,26 +111,26 @@ function digestAll(from: readonly Stretch[], hasher: Hash, stop: Int32Array): vo
   }
 }
 
-/** The same, and writes them in the same pass. */
+/** Hashes stretches and writes them in the same pass. What comes in small pieces is written in large ones. */
 function pump(from: readonly Stretch[], hasher: Hash, sink: Sink, stop: Int32Array): void {
   let held = 0;
-  for (const [stretch, { fd, offset, length }] of from.entries()) {
-    for (let done = 0; done < length;) {
-      const place = { side: 'read', stretch, at: offset + done } as const;
-      demandGoingOn(stop, place);
-      const wanted = sink.wanted - held;
-      const bytes = readPiece(fd, held, Math.min(READ_BYTES, wanted, length - done), place);
-      hasher.update(buffer.subarray(held, held + bytes));
-      done += bytes;
-      held += bytes;
-      if (bytes === wanted) {
-        sink.write(buffer.subarray(0, held));
-        held = 0;
-      }
-      moved(bytes);
+  const flush = (): void => {
+    sink.write(buffer.subarray(0, held));
+    held = 0;
+  };
+  const take = (piece: Uint8Array): void => {
+    hasher.update(piece);
+    if (piece.buffer === buffer.buffer) {
+      const wanted = sink.wanted;
+      held += piece.length;
+      if (held === wanted) flush();
+      return;
     }
-  }
-  sink.write(buffer.subarray(0, held));
+    flush();
+    sink.write(piece);
+  };
+  readAll(from, stop, take, () => buffer.subarray(held, sink.wanted));
+  flush();
 }
 
 function demandGoingOn(stop: Int32Array, place: Place): void {
@@ -160,7 +169,7 @@ function run(job: TransferJob, stop: Int32Array): string {
   const around = (before?.length ?? 0) + after;
   if (from.length === 1 && only!.length + around <= READ_BYTES) return small(only!, job, sink, stop);
   const hasher = createHash('sha256');
-  if (sink === undefined) digestAll(from, hasher, stop);
+  if (sink === undefined) readAll(from, stop, (piece) => hasher.update(piece));
   else copyAll(job, from, hasher, sink, stop);
   return hasher.digest('hex');
 }

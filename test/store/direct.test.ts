@@ -9,7 +9,7 @@ import { digestOf } from '../../src/store/digest.ts';
 import { transfer, type Stretch } from '../../src/store/transfer.ts';
 
 import { runWithFault, traced } from '../support/strace.ts';
-import { repoRoot, tempDir } from '../support/workspace.ts';
+import { outOfCache, repoRoot, tempDir } from '../support/workspace.ts';
 
 const dir = tempDir('direct');
 const [source, target] = [join(dir, 'source'), join(dir, 'target')];
@@ -18,7 +18,10 @@ writeFileSync(source, bytes);
 
 beforeEach(() => writeFileSync(target, ''));
 
-it('every byte arrives, wherever stretches begin and end', async () => {
+it.each([
+  ['read through the page cache', false],
+  ['read past it', true],
+])('every byte arrives, wherever stretches begin and end: %s', async (_, cold) => {
   const place = fc.nat(bytes.length);
   const cuts = fc.array(
     fc.oneof(
@@ -30,6 +33,7 @@ it('every byte arrives, wherever stretches begin and end', async () => {
   await fc.assert(
     fc.asyncProperty(cuts, cuts, fc.nat(9000), fc.nat(600), async (from, to, shift, header) => {
       writeFileSync(target, '');
+      if (cold) await outOfCache(source);
       const [fd, out] = [openSync(source, 'r'), openSync(target, 'r+')];
       const before = Buffer.alloc(header, 'h');
       try {
@@ -71,6 +75,19 @@ it('all but the edges goes past the page cache', async () => {
   const direct = calls.filter((call) => call.includes(`pwrite64(${fd}<`));
   const written = direct.map((call) => Number(/= (\d+)$/.exec(call)![1]));
   expect(written.reduce((sum, n) => sum + n, 0)).toBeGreaterThan(bytes.length - 2 * 4096);
+  expect(arrived()).toBe(true);
+});
+
+it('what is on the disk alone is not brought into the page cache on its way', async () => {
+  await outOfCache(source);
+  const calls = await traced(copying, 'pread64');
+  const bytesRead = (name: string): number =>
+    calls
+      .filter((call) => call.includes(name))
+      .reduce((sum, call) => sum + Number(/= (\d+)$/.exec(call)![1]), 0);
+  expect(bytesRead(source)).toBe(bytes.length);
+  const large = calls.filter((call) => / = \d{7,}$/.test(call));
+  expect(large.length).toBeGreaterThan(1);
   expect(arrived()).toBe(true);
 });
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { randomBytes } from 'node:crypto';
 import { readdir, writeFile, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -112,6 +113,31 @@ describe('Store, other ways in and out', () => {
     const store = await fresh();
     const { body } = await source(content).open(0);
     await expect(store.addStream(body, { maxBytes: 1000 })).rejects.toMatchObject({ code: 'SOURCE_INVALID' });
+    expect(await leftovers(store)).toEqual([]);
+  });
+
+  it('takes much content of which only the digest is not known, through a thread', async () => {
+    const store = await fresh();
+    const big = randomBytes(9 * 1024 * 1024 + 77);
+    const { body } = await source(big).open(0);
+    let told = 0;
+    const onBytes = (delta: number): void => void (told += delta);
+    const added = await store.addStream(body, { about: 5 * 1024 * 1024, onBytes });
+    expect(added).toEqual({ digest: digestOf(big), size: big.length });
+    expect((await readFile(store.path(added.digest))).equals(big)).toBe(true);
+    expect(told).toBe(big.length);
+    expect(await leftovers(store)).toEqual([]);
+  });
+
+  it('leaves nothing of much content that breaks off, or is too much', async () => {
+    const store = await fresh();
+    const big = randomBytes(9 * 1024 * 1024);
+    const about = big.length;
+    const broken = await source(big, [6_000_000]).open(0);
+    await expect(store.addStream(broken.body, { about })).rejects.toMatchObject({ code: 'NETWORK_ERROR' });
+    const { body } = await source(big).open(0);
+    const refused = store.addStream(body, { about, maxBytes: big.length - 1 });
+    await expect(refused).rejects.toMatchObject({ code: 'SOURCE_INVALID' });
     expect(await leftovers(store)).toEqual([]);
   });
 

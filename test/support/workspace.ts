@@ -206,6 +206,11 @@ export async function waitFor<T>(
   }
 }
 
+/** Has a file on the disk alone: the page cache drops what it has of it. */
+export async function outOfCache(path: string): Promise<void> {
+  await runOk('dd', [`of=${path}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0']);
+}
+
 /** The descriptors by which this process holds a file open. */
 export function holding(path: string): string[] {
   const target = (fd: string): string | undefined => {

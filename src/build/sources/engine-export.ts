@@ -66,7 +66,7 @@ export class EngineExport {
       this.#onBytes(size);
       return named;
     }
-    const kept = await this.#addStream(body);
+    const kept = await this.#addStream(body, size);
     if (named === undefined) return kept;
     this.#added.add(kept.digest);
     if (named.digest === kept.digest) return kept;
@@ -77,9 +77,9 @@ export class EngineExport {
     );
   }
 
-  #addStream(body: AsyncIterable<Uint8Array>): Promise<Expected> {
+  #addStream(body: AsyncIterable<Uint8Array>, about: number): Promise<Expected> {
     const signal = this.#signal === undefined ? {} : { signal: this.#signal };
-    return this.#store.addStream(body, { what: this.#what, onBytes: this.#onBytes, ...signal });
+    return this.#store.addStream(body, { what: this.#what, about, onBytes: this.#onBytes, ...signal });
   }
 
   /** Checks every layer against the config's diff_ids and makes the manifest. */
@@ -150,7 +150,7 @@ export class EngineExport {
       pipeline(this.#store.stream(member.digest), unpack, () => resolve()); // errors surface in the iteration
     });
     try {
-      return await this.#addStream(unpack);
+      return await this.#addStream(unpack, member.size);
     } catch (cause) {
       // A full disk or an interruption is no fault of the layer.
       if (cause instanceof SealiftError && cause.code !== 'UNEXPECTED') throw cause;
