@@ -7,6 +7,7 @@ import { startHub, type HubFixture } from '../support/hub.ts';
 import { startRegistry, type Registry } from '../support/registry.ts';
 import { engineFlags, makeKeys, PROGRAM, provisionHome, type Keys } from '../support/stack.ts';
 import { freePort, runOk } from '../support/workspace.ts';
+import { startCdn } from './cdn.ts';
 import { hubFiles, makeImage, makeWeights, shardNames } from './data.ts';
 import { measure, type Cost } from './measure.ts';
 
@@ -40,6 +41,8 @@ export async function makeRig(work: string, gib: number): Promise<Rig> {
   const hub = await startHub({
     models: [{ name: 'bench/weights', files: hubFiles(join(work, 'weights'), shards) }],
   });
+  const cdn = await startCdn(join(work, 'cdn'), join(work, 'weights'));
+  hub.cdn = cdn.url;
   const registry = await startRegistry({ dir: join(work, 'registry') });
   await runOk('skopeo', [
     'copy',
@@ -74,6 +77,7 @@ export async function makeRig(work: string, gib: number): Promise<Rig> {
       await enclave.stop();
       await staging.stop();
       await registry.stop();
+      await cdn.stop();
       await hub.stop();
     },
   };
