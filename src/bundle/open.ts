@@ -137,13 +137,12 @@ export class VerifiedBundle {
     }
   }
 
-  /** Whether all of it can be read without asking anybody for a medium. What else is in the way, reading will tell. */
-  isAtHand(): Promise<boolean> {
-    const all = this.#source.stretches(0, this.size);
-    return all.then(
-      (found) => found !== undefined,
-      () => false,
-    );
+  /**
+   * Whether all of it can be read without asking anybody for a medium.
+   * @throws {SealiftError} BUNDLE_INCOMPLETE, IO_ERROR
+   */
+  async isAtHand(): Promise<boolean> {
+    return (await this.#source.stretches(0, this.size)) !== undefined;
   }
 
   /**

@@ -69,6 +69,10 @@ export async function carryOut(job: Job, journal: Journal, options: ApplyOptions
 /** Faults of a medium or a disk: what was copied has been verified, and copying it again may take hours. */
 const FAULTS_OF_DISKS: ReadonlySet<ErrorCode> = new Set(['IO_ERROR', 'DISK_FULL', 'BUNDLE_INCOMPLETE']);
 
+/** Content that is not what was signed must not be passed over because a disk was full as well. */
+const isTampering = (error: unknown): boolean =>
+  error instanceof SealiftError && ['CONTENT_MISMATCH', 'IMAGE_NOT_PROVED'].includes(error.code);
+
 /** Whether an error may stop the install as an interruption does: so far there is content alone, and nothing runs from it. */
 const canGoOn = ({ code }: SealiftError, { state }: Journal): boolean =>
   FAULTS_OF_DISKS.has(code) && state.entries.every(isContent);
@@ -98,12 +102,19 @@ async function bringContent(
   journal: Journal,
   options: ApplyOptions,
 ): Promise<void> {
-  const [images, files] = [true, false].map((image) =>
-    steps.filter(({ record }) => (record.kind === 'image') === image),
-  );
-  const lanes = job.atHand ? [images!, files!] : [steps];
-  await inParallel(lanes, options.signal, async (lane, signal) => {
-    for (const step of lane) await carryOutStep(step, job, journal, { ...options, signal });
+  const images = steps.filter(({ record }) => record.kind === 'image');
+  const files = steps.filter(({ record }) => record.kind === 'folder');
+  const errors: unknown[] = [];
+  const bring = async (lane: readonly Step[], signal: AbortSignal): Promise<void> => {
+    try {
+      for (const step of lane) await carryOutStep(step, job, journal, { ...options, signal });
+    } catch (error) {
+      errors.push(error);
+      throw error;
+    }
+  };
+  await inParallel(job.atHand ? [images, files] : [steps], options.signal, bring).catch((first: unknown) => {
+    throw errors.find(isTampering) ?? first;
   });
   // A receipt does not tell which was quicker.
   job.outcomes.list.sort((a, b) => steps.indexOf(a.step) - steps.indexOf(b.step));
@@ -138,7 +149,8 @@ async function carryOutStep(
   try {
     await step.apply(progress, options.signal);
   } catch (error) {
-    options.emit({ type: 'item-end', id: step.id, outcome: 'failed' });
+    const outcome = options.signal?.aborted === true ? 'stopped' : 'failed';
+    options.emit({ type: 'item-end', id: step.id, outcome });
     throw error;
   }
   await journal.finish(step.id);

@@ -5,7 +5,7 @@
  * that says "Loaded" over missing content, and two kinds of image store with two meanings of "image ID".
  */
 import type { VerifiedImage } from '../bundle/open.ts';
-import { PassThrough, Readable } from 'node:stream';
+import { addAbortSignal, PassThrough, Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import Docker from 'dockerode';
 import { SealiftError, type ErrorCode } from '../errors.ts';
@@ -174,8 +174,7 @@ export class EngineClient {
     const stream = await this.#ask(`exporting image ${id}`, () => this.#slow.getImage(id).get());
     if (stream === undefined)
       throw new SealiftError('ENGINE_FAILED', `the engine has no image ${id} any more`);
-    signal?.addEventListener('abort', () => (stream as Readable).destroy(), { once: true });
-    return stream as Readable;
+    return signal === undefined ? (stream as Readable) : addAbortSignal(signal, stream as Readable);
   }
 
   /**

@@ -212,7 +212,7 @@ async function apply(
     const outcomes = { list: [], brought: new Set<string>(), startedAt: input.now() };
     const { release } = receipt;
     return await carryOut(
-      { what: 'going back to', release, world, steps, changes, outcomes, totalBytes: 0, atHand: false },
+      { what: 'going back to', release, world, steps, changes, outcomes, totalBytes: 0, atHand: true },
       journal,
       options,
     );

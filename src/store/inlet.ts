@@ -22,15 +22,22 @@ export const INLET_BYTES = SLOTS * SLOT_BYTES;
 /** What has come is written after this long, in milliseconds, however little it is: it survives a kill. */
 const WAIT_MS = 250;
 
+/**
+ * Memory of inlets that have come to rest. The garbage collector of neither side feels how large it is, and an image has a
+ * hundred layers.
+ */
+const spare: Uint8Array<SharedArrayBuffer>[] = [];
+
 export class Inlet {
   readonly #line: Line;
-  readonly #memory = new Uint8Array(onPage(SLOTS * SLOT_BYTES, 'shared'));
+  readonly #memory = spare.pop() ?? new Uint8Array(onPage(SLOTS * SLOT_BYTES, 'shared'));
   readonly #free = Array.from({ length: SLOTS }, (_, i) => i * SLOT_BYTES);
   /** Where the slot that is being filled begins, and how much is in it. */
   #slot: number | undefined;
   #filled = 0;
   #begun = 0;
   #failed = false;
+  #rested = false;
   #wake: (() => void) | undefined;
 
   /** @param destinations each gets all of it; open until `end` or `drop` has settled */
@@ -66,6 +73,7 @@ export class Inlet {
   async end(): Promise<Digest> {
     this.#handOver();
     const result = await this.#line.close();
+    this.#rest();
     if (typeof result === 'string') return `sha256:${result}`;
     throw new TransferError(result);
   }
@@ -73,7 +81,17 @@ export class Inlet {
   /** The rest will not come. When this has settled, what was taken has been written or will not be. */
   async drop(): Promise<void> {
     this.#handOver();
-    await this.#line.close().catch(() => undefined); // the thread has ended, and writes no more
+    // Otherwise the thread has ended, and writes no more.
+    await this.#line.close().then(
+      () => this.#rest(),
+      () => undefined,
+    );
+  }
+
+  /** The thread has let go of the memory. */
+  #rest(): void {
+    if (!this.#rested) spare.push(this.#memory);
+    this.#rested = true;
   }
 
   async #nextSlot(): Promise<number> {

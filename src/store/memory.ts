@@ -29,7 +29,8 @@ export function onPage(bytes: number, kind: 'shared' | 'own'): ArrayBuffer | Sha
  * at the same place in a word: V8 then copies them one by one.
  */
 export function copyBytes(from: Uint8Array, to: Uint8Array, at: number): void {
-  Buffer.from(from.buffer, from.byteOffset, from.byteLength).copy(to, at);
+  const copied = Buffer.from(from.buffer, from.byteOffset, from.byteLength).copy(to, at);
+  if (copied !== from.byteLength) throw new RangeError('the bytes do not fit');
 }
 
 /**

@@ -5,7 +5,13 @@ import pLimit from 'p-limit';
 export const CONCURRENCY = 4;
 
 /** The reason of a signal: another one of the items failed. */
-export class Abandoned extends Error {}
+export class Abandoned extends Error {
+  override readonly name = 'AbortError';
+
+  constructor() {
+    super('given up, because something else failed');
+  }
+}
 
 /**
  * Runs `work` over all items, some at a time, and gives the results in the items' order. The first failure stops

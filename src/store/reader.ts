@@ -33,6 +33,11 @@ const TRIAL_BYTES = 16 * 1024 * 1024;
 const NOT_HERE: ReadonlySet<string | undefined> = new Set(['EINVAL', 'EOPNOTSUPP', 'ENOTSUP']);
 
 export interface ReaderOptions {
+  /**
+   * Begins at sectors rather than at pages, so that content of an archive comes to lie on a page and can be written from
+   * there. Some file systems then read through the cache after all.
+   */
+  bySectors?: boolean;
   /** Bytes that this thread has had fetched from disks so far; undefined when nobody counts them. */
   fetched?: () => number | undefined;
   /** Milliseconds. */
@@ -53,7 +58,7 @@ export class Reader {
   #left = 0;
   #past = false;
   /** What places and lengths are multiples of when it is read past the cache, in bytes. */
-  #unit = SECTOR_BYTES;
+  #unit: number;
   /** What was read past the cache, in bytes, and how long that took, in milliseconds. */
   #tried = { bytes: 0, ms: 0 };
 
@@ -62,13 +67,14 @@ export class Reader {
     fd: number,
     at: number,
     end: number,
-    { fetched = fetchedByThread, now = () => performance.now() }: ReaderOptions = {},
+    { bySectors = false, fetched = fetchedByThread, now = () => performance.now() }: ReaderOptions = {},
   ) {
     this.#fd = fd;
     this.#at = at;
     this.#end = end;
     this.#fetched = fetched;
     this.#now = now;
+    this.#unit = bySectors ? SECTOR_BYTES : PAGE_BYTES;
     memory ??= {
       cached: Buffer.allocUnsafeSlow(READ_BYTES),
       direct: Buffer.from(onPage(DIRECT_BYTES, 'own')),
@@ -77,11 +83,11 @@ export class Reader {
 
   /**
    * The next bytes, good until the next call of any reader of this thread; none at the end of the file.
-   * @param room where to put what comes through the page cache
+   * @param room what comes through the page cache is put at its beginning; what is read past it lies elsewhere
    * @throws what the operating system says
    */
   next(room: Uint8Array = memory!.cached): Uint8Array {
-    const due = this.#left <= 0 && this.#end - this.#at >= MIN_DIRECT_BYTES;
+    const due = this.#left <= 0 && this.#end - this.#at >= MIN_DIRECT_BYTES && room.length >= PROBE_BYTES;
     const bytes = due
       ? this.#probe(room)
       : this.#past

@@ -42,7 +42,7 @@ export interface StreamOptions extends AddOptions {
   /** More than this is refused. In bytes. */
   maxBytes?: number;
   /** About as many bytes will come. */
-  about?: number;
+  expectedBytes?: number;
 }
 
 export interface ArrivalOptions extends AddOptions {
@@ -194,10 +194,9 @@ export class Store {
     };
     try {
       await inParallel(blobs, signal, one, PLACED_AT_ONCE);
+      if (this.#durable) await fsyncDir(join(this.root, 'blobs', 'sha256'));
     } catch (error) {
       throw asSealiftError(error, `storing a blob in ${this.root}`);
-    } finally {
-      if (this.#durable) await fsyncDir(join(this.root, 'blobs', 'sha256'));
     }
   }
 
@@ -419,9 +418,9 @@ async function receive(
   handle: FileHandle,
   options: StreamOptions,
 ): Promise<Expected> {
-  const { about = 0, maxBytes = Number.MAX_SAFE_INTEGER, signal, onBytes } = options;
+  const { expectedBytes = 0, maxBytes = Number.MAX_SAFE_INTEGER, signal, onBytes } = options;
   const everything = [{ fd: handle.fd, offset: 0, length: Number.MAX_SAFE_INTEGER }];
-  const taker = about >= FLOW_BYTES ? new Inlet([{ to: everything }]) : takeHere(handle);
+  const taker = expectedBytes >= FLOW_BYTES ? new Inlet([{ to: everything }]) : takeHere(handle);
   let size = 0;
   try {
     for await (const chunk of body) {

@@ -20,7 +20,7 @@ export interface WholeFile {
 
 /** Where bytes are also written, in the pass in which they are hashed, and what stands around them there. */
 export interface Destination {
-  /** As many bytes as are read, together with `before` and `after`. */
+  /** As many bytes as are read, together with `before` and `after`; or more, when nobody knows how many will come. */
   to: readonly Stretch[];
   /** Written before them, and not hashed. */
   before?: Uint8Array;
@@ -94,7 +94,7 @@ function readAll(
   room?: () => Uint8Array,
 ): void {
   for (const [stretch, { fd, offset, length }] of from.entries()) {
-    const reader = new Reader(fd, offset, offset + length);
+    const reader = new Reader(fd, offset, offset + length, { bySectors: room !== undefined });
     try {
       for (let done = 0; done < length;) {
         const place = { side: 'read', stretch, at: offset + done } as const;

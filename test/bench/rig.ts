@@ -38,10 +38,10 @@ export async function makeRig(work: string, gib: number): Promise<Rig> {
   makeWeights(join(work, 'weights'), count, shardBytes);
   makeImage(join(work, 'image'), [1, 2], Math.floor(imageBytes / 2));
   const shards = shardNames(count);
+  const cdn = await startCdn(join(work, 'cdn'), join(work, 'weights'));
   const hub = await startHub({
     models: [{ name: 'bench/weights', files: hubFiles(join(work, 'weights'), shards) }],
   });
-  const cdn = await startCdn(join(work, 'cdn'), join(work, 'weights'));
   hub.cdn = cdn.url;
   const registry = await startRegistry({ dir: join(work, 'registry') });
   await runOk('skopeo', [

@@ -171,12 +171,15 @@ describe('reading where they are', () => {
       now: new Date(),
       media: { ask },
     });
+    expect(await bundle.isAtHand()).toBe(false);
     await bundle.verifyContent();
     const out = join(dir, 'copied');
     const fd = openSync(out, 'w+');
     await bundle.copy(file, [{ fd, offset: 0, length: file.size }]);
     closeSync(fd);
     expect(digestOf(readFileSync(out))).toBe(file.digest);
+    writeFileSync(join(drive, 'demo.sealift.tar.001'), 'too short');
+    await expect(bundle.isAtHand()).rejects.toMatchObject({ code: 'BUNDLE_INCOMPLETE' });
     await bundle.close();
     expect(new Set(asked).size).toBe(COUNT);
     expect(asked[0]).toBe('demo.sealift.tar.001');
@@ -208,6 +211,12 @@ describe('reading where they are', () => {
     await store.place(files, (blob, to, signal) => bundle.copy(blob, to, { signal }));
     await bundle.close();
     for (const { digest } of files) expect(digestOf(readFileSync(store.path(digest)))).toBe(digest);
+  });
+
+  it('are at hand when no medium has to be asked for', async () => {
+    const bundle = await openBundle(volume(1), { policy, now: new Date() });
+    expect(await bundle.isAtHand()).toBe(true);
+    await bundle.close();
   });
 
   it('opens a volume once for all who want it at the same time', async () => {

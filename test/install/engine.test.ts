@@ -13,11 +13,12 @@ import {
   closeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { buffer } from 'node:stream/consumers';
 import { describe, expect, it } from 'vitest';
 import { tinyModel } from '../../fixtures/model.ts';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openBundle, type VerifiedBundle } from '../../src/bundle/open.ts';
-import { SealiftError } from '../../src/errors.ts';
+import { SealiftError, type ErrorCode } from '../../src/errors.ts';
 import { imageArchive } from '../../src/install/archive.ts';
 import { EngineClient } from '../../src/install/engine-client.ts';
 import { Compose } from '../../src/install/host.ts';
@@ -26,6 +27,7 @@ import { uninstall } from '../../src/install/uninstall.ts';
 import { Store } from '../../src/store/store.ts';
 import { composePath } from '../support/docker.ts';
 import { tinyImage, type TinyImage } from '../support/images.ts';
+import { startLyingEngine } from '../support/lying-engine.ts';
 import { runOk, tempDir } from '../support/workspace.ts';
 import {
   bundle,
@@ -299,32 +301,71 @@ describe('while the engine unpacks images', () => {
     );
   });
 
-  it('a file that is not what was signed takes the image back, also one that the engine has received whole', async () => {
-    for (const sent of [1, Number.MAX_SAFE_INTEGER]) {
-      const opened = await bundle.open();
+  /** Fails when the medium is read for a file, and an image is at some point. */
+  async function failingFile(when: Promise<unknown>, code: ErrorCode): Promise<RigBundle> {
+    const opened = await bundle.open();
+    opened.copy = async () => {
+      await when;
+      throw new SealiftError(code, 'tampered');
+    };
+    return { ...bundle, open: () => Promise.resolve(opened) };
+  }
+
+  it('a file that is not what was signed takes an image back that is on its way', async () => {
+    const begun = Promise.withResolvers<void>();
+    const rig = await failingFile(begun.promise, 'CONTENT_MISMATCH');
+    const opened = await rig.open();
+    opened.blob = async function* (_, signal) {
+      begun.resolve();
+      yield await sleep(60_000, Buffer.alloc(1), { signal });
+    };
+    expect(await failure(me.install(rig))).toMatchObject({ code: 'CONTENT_MISMATCH' });
+    await expectNothingLeft();
+    const ends = me.events
+      .filter((e) => e.type === 'item-end')
+      .map(({ id, outcome }) => [id.slice(0, 5), outcome]);
+    expect(ends).toEqual([
+      ['model', 'failed'],
+      ['image', 'stopped'],
+    ]);
+  });
+
+  it('and one that the engine has received whole, however long that takes to unpack it', async () => {
+    const liar = await startLyingEngine(engine.socket);
+    try {
       const received = Promise.withResolvers<void>();
-      const blob = opened.blob.bind(opened);
-      opened.blob = async function* (expected, signal) {
-        let bytes = 0;
-        for await (const chunk of blob(expected, signal)) {
-          yield chunk;
-          bytes += chunk.length;
-          if (bytes >= sent) received.resolve();
-        }
-        if (expected.digest === opened.images[0]!.layers.at(-1)!.digest) received.resolve();
+      liar.lies.load = async (call) => {
+        const archive = await buffer(call.archive);
+        received.resolve();
+        await sleep(11_000); // longer than a tag is waited for whose engine does not answer
+        call.answer(await call.send(archive));
       };
-      opened.copy = async () => {
-        await received.promise;
-        await sleep(20); // the documents are on their way, and the engine has begun
-        throw new SealiftError('CONTENT_MISMATCH', 'tampered');
-      };
-      const error = await failure(me.install({ ...bundle, open: () => Promise.resolve(opened) }));
+      const rig = await failingFile(received.promise, 'CONTENT_MISMATCH');
+      const error = await failure(installer(home, liar.socket).install(rig));
       expect(error).toMatchObject({ code: 'CONTENT_MISMATCH' });
+      expect(liar.loads).toBe(1);
       await expectNothingLeft();
-      await sleep(1000);
-      await expectNothingLeft();
+    } finally {
+      await liar.stop();
     }
   }, 60_000);
+
+  it('a disk that is full at the same moment does not hide content that is not what was signed', async () => {
+    const failed = Promise.withResolvers<void>();
+    const rig = await failingFile(
+      failed.promise.then(() => sleep(100)),
+      'CONTENT_MISMATCH',
+    );
+    const opened = await rig.open();
+    // oxlint-disable-next-line require-yield
+    opened.blob = async function* () {
+      await Promise.resolve();
+      failed.resolve();
+      throw new SealiftError('DISK_FULL', 'full');
+    };
+    expect(await failure(me.install(rig))).toMatchObject({ code: 'CONTENT_MISMATCH' });
+    await expectNothingLeft();
+  });
 });
 
 describe('one flipped bit', () => {

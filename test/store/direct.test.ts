@@ -57,21 +57,25 @@ function stretches(fd: number, shift: number, cuts: readonly number[], more: num
 }
 
 /** Copies the source into the target, 512 bytes from its beginning, as a program of its own. */
-const copying = [
+const copyFrom = (offset: number): string[] => [
   '--input-type=module',
   '--eval',
   `import { openSync } from 'node:fs';
    import { transfer } from '${join(repoRoot, 'src/store/transfer.ts')}';
-   const length = ${bytes.length};
-   const from = [{ fd: openSync('${source}', 'r'), offset: 0, length }];
+   const length = ${bytes.length} - ${offset};
+   const from = [{ fd: openSync('${source}', 'r'), offset: ${offset}, length }];
    await transfer({ from, to: [{ fd: openSync('${target}', 'r+'), offset: 512, length }] });`,
 ];
 
-const arrived = (): boolean => readFileSync(target).subarray(512).equals(bytes);
+const copying = copyFrom(0);
+
+const arrived = (offset = 0): boolean => readFileSync(target).subarray(512).equals(bytes.subarray(offset));
 
 it('all but the edges goes past the page cache', async () => {
   const calls = await traced(copying, 'openat,pwrite64');
-  const fd = /O_DIRECT.* = (\d+)</.exec(calls.find((call) => call.includes('O_DIRECT'))!)![1]!;
+  const fd = /O_WRONLY.*O_DIRECT.* = (\d+)</.exec(
+    calls.find((call) => /O_WRONLY.*O_DIRECT/.test(call))!,
+  )![1]!;
   const direct = calls.filter((call) => call.includes(`pwrite64(${fd}<`));
   const written = direct.map((call) => Number(/= (\d+)$/.exec(call)![1]));
   expect(written.reduce((sum, n) => sum + n, 0)).toBeGreaterThan(bytes.length - 2 * 4096);
@@ -84,11 +88,19 @@ it('what is on the disk alone is not brought into the page cache on its way', as
   const bytesRead = (name: string): number =>
     calls
       .filter((call) => call.includes(name))
-      .reduce((sum, call) => sum + Number(/= (\d+)$/.exec(call)![1]), 0);
-  expect(bytesRead(source)).toBe(bytes.length);
+      .reduce((sum, call) => sum + Number(/= (\d+)$/.exec(call)?.[1] ?? 0), 0);
+  expect(bytesRead(source)).toBeGreaterThanOrEqual(bytes.length);
   const large = calls.filter((call) => / = \d{7,}$/.test(call));
   expect(large.length).toBeGreaterThan(1);
   expect(arrived()).toBe(true);
+});
+
+it('a disk with larger sectors is read from their beginning, and what lies askew in memory is straightened', async () => {
+  await outOfCache(source);
+  // The first call leads to a page of the target, the second one looks what the cache has, the third one goes past it.
+  const result = await runWithFault(copyFrom(1536), 'pread64', 3, 'error=EINVAL', { path: source });
+  expect(result).toMatchObject({ code: 0 });
+  expect(arrived(1536)).toBe(true);
 });
 
 it('a file system that opens no file in this way is written to as ever', async () => {

@@ -122,7 +122,7 @@ describe('Store, other ways in and out', () => {
     const { body } = await source(big).open(0);
     let told = 0;
     const onBytes = (delta: number): void => void (told += delta);
-    const added = await store.addStream(body, { about: 5 * 1024 * 1024, onBytes });
+    const added = await store.addStream(body, { expectedBytes: 5 * 1024 * 1024, onBytes });
     expect(added).toEqual({ digest: digestOf(big), size: big.length });
     expect((await readFile(store.path(added.digest))).equals(big)).toBe(true);
     expect(told).toBe(big.length);
@@ -132,12 +132,19 @@ describe('Store, other ways in and out', () => {
   it('leaves nothing of much content that breaks off, or is too much', async () => {
     const store = await fresh();
     const big = randomBytes(9 * 1024 * 1024);
-    const about = big.length;
+    const expectedBytes = big.length;
     const broken = await source(big, [6_000_000]).open(0);
-    await expect(store.addStream(broken.body, { about })).rejects.toMatchObject({ code: 'NETWORK_ERROR' });
+    await expect(store.addStream(broken.body, { expectedBytes })).rejects.toMatchObject({
+      code: 'NETWORK_ERROR',
+    });
     const { body } = await source(big).open(0);
-    const refused = store.addStream(body, { about, maxBytes: big.length - 1 });
+    const refused = store.addStream(body, { expectedBytes, maxBytes: big.length - 1 });
     await expect(refused).rejects.toMatchObject({ code: 'SOURCE_INVALID' });
+    const stop = new AbortController();
+    const onBytes = (): void => stop.abort(new SealiftError('INTERRUPTED', 'interrupted'));
+    const { body: endless } = await source(big).open(0);
+    const stopped = store.addStream(endless, { expectedBytes, onBytes, signal: stop.signal });
+    await expect(stopped).rejects.toMatchObject({ code: 'INTERRUPTED' });
     expect(await leftovers(store)).toEqual([]);
   });
 

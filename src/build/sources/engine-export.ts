@@ -77,9 +77,14 @@ export class EngineExport {
     );
   }
 
-  #addStream(body: AsyncIterable<Uint8Array>, about: number): Promise<Expected> {
+  #addStream(body: AsyncIterable<Uint8Array>, expectedBytes: number): Promise<Expected> {
     const signal = this.#signal === undefined ? {} : { signal: this.#signal };
-    return this.#store.addStream(body, { what: this.#what, about, onBytes: this.#onBytes, ...signal });
+    return this.#store.addStream(body, {
+      what: this.#what,
+      expectedBytes,
+      onBytes: this.#onBytes,
+      ...signal,
+    });
   }
 
   /** Checks every layer against the config's diff_ids and makes the manifest. */

@@ -92,11 +92,21 @@ export class ImageStep implements Step {
       yield* archive;
       sent = true;
     };
-    await engine.load(watched(), this.#image.ref, signal).catch(async (error: unknown) => {
-      if (sent && (isUnanswered(error) || signal?.reason instanceof Abandoned))
-        await settle(engine, this.#image.ref).catch(() => undefined);
-      return this.#dropOwn(error);
-    });
+    const stop = new AbortController();
+    // An engine that has received everything goes on without us, and sets the tag when nobody takes it back any more:
+    // because of something else that failed, its answer is not given up.
+    const pass = (): void => {
+      if (!sent || !(signal?.reason instanceof Abandoned)) stop.abort(signal?.reason);
+    };
+    signal?.addEventListener('abort', pass, { once: true });
+    try {
+      await engine.load(watched(), this.#image.ref, stop.signal);
+    } catch (error) {
+      if (sent && isUnanswered(error)) await settle(engine, this.#image.ref).catch(() => undefined);
+      return await this.#dropOwn(error);
+    } finally {
+      signal?.removeEventListener('abort', pass);
+    }
     await this.#prove().catch((error: unknown) => this.#dropOwn(error));
   }
 
