@@ -98,6 +98,7 @@ export class ImageStep implements Step {
     const pass = (): void => {
       if (!sent || !(signal?.reason instanceof Abandoned)) stop.abort(signal?.reason);
     };
+    signal?.throwIfAborted();
     signal?.addEventListener('abort', pass, { once: true });
     try {
       await engine.load(watched(), this.#image.ref, stop.signal);
