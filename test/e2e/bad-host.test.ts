@@ -316,15 +316,16 @@ describe('a disk that is full', () => {
   ] as const)('under the home: %s', async (_, code, options) => {
     const home = join(tempDir('enclave'), 'home');
     cpSync(join(work, 'home'), `${home}.seed`, { recursive: true });
-    const args = ['install', staging.bundle, '--yes', '--json', '--home', home, ...engineFlags(engine)];
+    const flags = ['--yes', '--home', home, ...engineFlags(engine)];
+    const args = [PROGRAM.inside, 'install', staging.bundle, '--json', ...flags];
     const env = { ...withSystemPath(process.env), ...engine.composeEnv };
-    const { result, left } = await onDisk({ folder: home, options }, [PROGRAM.inside, ...args], {
-      cwd: work,
-      env,
-    });
+    const after = code === 'DISK_FULL' ? [PROGRAM.inside, 'uninstall', ...flags] : undefined;
+    const disk = { folder: home, options, ...(after && { after }) };
+    const { result, left } = await onDisk(disk, args, { cwd: work, env });
     await fails(Promise.resolve(result), code);
-    // What was copied and verified is kept for the next run, in the store, with the journal that can take it back.
-    // Keys for the clients that were made stay, as they do after an uninstall. Nothing is placed half.
+    // What was copied and verified is kept for the next run, in the store and in the engine, with the journal by which
+    // an uninstall takes it back, on this disk, too. Keys for the clients that were made stay, as they do after an
+    // uninstall. Nothing is placed half.
     const kept = /^(journal\.json|(blobs\/sha256|partial)\/[0-9a-f]{64}|secrets\/api-keys)$/;
     expect(left.filter((name) => !kept.test(name))).toEqual(filesOf(`${home}.seed`));
     await expectUntouched(home, []);

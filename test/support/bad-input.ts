@@ -158,9 +158,12 @@ export function filesOf(dir: string): string[] {
     .sort();
 }
 
-/** Runs one of the programs where `folder` is a small disk; what is left on that is listed in `left`. */
+/**
+ * Runs one of the programs where `folder` is a small disk; what is left on that is listed in `left`.
+ * @param mount.after arguments of what is run there afterwards, whatever comes of it
+ */
 export async function onDisk(
-  mount: { folder: string; options: string },
+  mount: { folder: string; options: string; after?: string[] },
   argv: string[],
   options: { cwd: string; env: NodeJS.ProcessEnv },
 ): Promise<{ result: RunResult; left: string[] }> {
@@ -171,9 +174,13 @@ export async function onDisk(
     'mount -t tmpfs -o "$2" tmpfs "$folder" || exit 99',
     'shift 3; [ ! -d "$folder.seed" ] || cp -a "$folder.seed/." "$folder/" || exit 98',
     '"$@"; code=$?',
-    '(cd "$folder" && find . -type f -printf "%P\\n" -o -type l -printf "%P\\n" | sort) > "$list"; exit $code',
+    '(cd "$folder" && find . -type f -printf "%P\\n" -o -type l -printf "%P\\n" | sort) > "$list"',
+    '[ -z "$AFTER" ] || $AFTER >/dev/null 2>&1',
+    'exit $code',
   ].join('\n');
   const program = ['sh', '-c', script, 'sh', mount.folder, mount.options, list, process.execPath, ...argv];
-  const result = await run('unshare', ['-m', '--propagation', 'private', ...program], options);
+  const env = { ...options.env, AFTER: mount.after ? [process.execPath, ...mount.after].join(' ') : '' };
+  const unshared = ['-m', '--propagation', 'private', ...program];
+  const result = await run('unshare', unshared, { ...options, env });
   return { result, left: readFileSync(list, 'utf8').split('\n').filter(Boolean) };
 }
