@@ -402,3 +402,7 @@ export function asSealiftError(thrown: unknown, doing: string): SealiftError {
   const hint = code === 'DISK_FULL' ? { hint: DISK_FULL_HINT } : {};
   return new SealiftError(code, `${doing}: ${text}`, { ...hint, cause: thrown });
 }
+
+/** Whether work failed by itself, or was stopped because other work did or a person wanted it. */
+export const outcomeOf = (error: unknown): 'failed' | 'stopped' =>
+  asSealiftError(error, 'working').code === 'INTERRUPTED' ? 'stopped' : 'failed';

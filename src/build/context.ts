@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { asSealiftError } from '../errors.ts';
+import { outcomeOf } from '../errors.ts';
 import type { Emit, ItemKind } from '../events.ts';
 import type { Descriptor } from '../bundle/inventory.ts';
 import { imageSource, modelSource } from './sources/index.ts';
@@ -12,10 +12,6 @@ export interface Sources {
 }
 
 export const SOURCES: Sources = { image: imageSource, model: modelSource };
-
-/** Whether work failed by itself, or was stopped because other work did or a person wanted it. */
-export const outcomeOf = (error: unknown): 'failed' | 'stopped' =>
-  asSealiftError(error, 'working').code === 'INTERRUPTED' ? 'stopped' : 'failed';
 
 /** Surrounds one piece of work with its events; `work` returns what to say at its end. */
 export async function asItem<T>(

@@ -5,14 +5,14 @@
  * in which it is hashed.
  */
 import type { BundleWriter } from '../bundle/write.ts';
-import { asSealiftError, SealiftError } from '../errors.ts';
+import { asSealiftError, outcomeOf, SealiftError } from '../errors.ts';
 import type { ItemKind } from '../events.ts';
 import type { Digest, Expected } from '../store/digest.ts';
 import { sourceChanged } from '../store/download.ts';
 import { inParallel } from '../store/pool.ts';
 import { bringAlone, type BlobSource, type Store } from '../store/store.ts';
 import { transferAll, TransferError, type WholeFile } from '../store/transfer.ts';
-import { outcomeOf, type Sources } from './context.ts';
+import type { Sources } from './context.ts';
 import { storedManifest, storeImageMeta } from './image.ts';
 import type { Lock, LockedImage, LockedModel } from './lockfile.ts';
 import type { SoleCopy } from './sole.ts';

@@ -5,7 +5,7 @@
  * out of them and the end mark. When a blob is wrong the stream breaks off before anything names an image.
  */
 import { createReadStream } from 'node:fs';
-import { open, rm, stat } from 'node:fs/promises';
+import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import zlib from 'node:zlib'; // whole: a named import of a newer function would fail before main can say why
 import { Readable } from 'node:stream';
@@ -17,8 +17,8 @@ import { blobName } from '../bundle/sums.ts';
 import { END_OF_ARCHIVE, padding, tarHeader } from '../bundle/tar.ts';
 import { SealiftError } from '../errors.ts';
 import { canonicalJson } from '../json.ts';
-import { Hasher, type Digest, type Expected } from '../store/digest.ts';
-import { writeFully } from '../store/download.ts';
+import type { Digest, Expected } from '../store/digest.ts';
+import { receive } from '../store/store.ts';
 import { heldBody, type HeldLayer } from './base.ts';
 
 /** The part of a VerifiedBundle that an archive is made from. */
@@ -159,8 +159,7 @@ async function* unpackedMember(
 ): AsyncGenerator<Buffer> {
   const file = join(options.spoolFolder, `layer-${process.pid}`);
   try {
-    await unpack(counted(source.blob(layer.blob, options.signal), options), file, layer);
-    const { size } = await stat(file);
+    const size = await unpack(counted(source.blob(layer.blob, options.signal), options), file, layer);
     yield tarHeader(layer.name, size);
     for await (const chunk of createReadStream(file, { highWaterMark: 1024 * 1024 })) yield chunk as Buffer;
     yield Buffer.alloc(padding(size));
@@ -169,18 +168,18 @@ async function* unpackedMember(
   }
 }
 
-/** @throws {SealiftError} CONTENT_MISMATCH when the layer does not unpack to what the image's config names */
-async function unpack(body: AsyncIterable<Buffer>, file: string, layer: ArchiveLayer): Promise<void> {
+/**
+ * @returns bytes of the unpacked layer
+ * @throws {SealiftError} CONTENT_MISMATCH when it is not what the image's config names
+ */
+async function unpack(body: AsyncIterable<Buffer>, file: string, layer: ArchiveLayer): Promise<number> {
   const handle = await open(file, 'w', 0o600);
-  const hasher = new Hasher();
+  let found: Expected;
   try {
     const packed = Readable.from(body);
     const plain = zlib.createZstdDecompress();
     packed.once('error', (error) => plain.destroy(error));
-    for await (const chunk of packed.pipe(plain)) {
-      hasher.update(chunk as Buffer);
-      await writeFully(handle, chunk as Buffer);
-    }
+    found = await receive(packed.pipe(plain), handle);
   } catch (cause) {
     if (!/^(ZSTD|Z)_/.test((cause as { code?: string }).code ?? '')) throw cause; // Z_BUF_ERROR: it ends too early
     throw new SealiftError(
@@ -191,15 +190,14 @@ async function unpack(body: AsyncIterable<Buffer>, file: string, layer: ArchiveL
   } finally {
     await handle.close();
   }
-  const found = hasher.digest();
-  if (found === layer.diffId) return;
+  if (found.digest === layer.diffId) return found.size;
   throw new SealiftError(
     'CONTENT_MISMATCH',
     `layer ${layer.blob.digest} does not unpack to what the image names`,
     {
       details: [
         ['named', layer.diffId],
-        ['unpacked', found],
+        ['unpacked', found.digest],
       ],
     },
   );

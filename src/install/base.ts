@@ -11,9 +11,8 @@ import type { VerifiedBundle } from '../bundle/open.ts';
 import { purposeOf } from '../bundle/inventory.ts';
 import { asSealiftError, SealiftError } from '../errors.ts';
 import type { Emit } from '../events.ts';
-import { Hasher, hexOf, type Digest, type Expected } from '../store/digest.ts';
-import { writeFully } from '../store/download.ts';
-import type { Store } from '../store/store.ts';
+import { hexOf, type Digest, type Expected } from '../store/digest.ts';
+import { receive, type Store } from '../store/store.ts';
 import { tarEntries, type TarEntry } from '../store/tar-entries.ts';
 import { transferAll } from '../store/transfer.ts';
 import { expectedId, type EngineClient } from './engine-client.ts';
@@ -184,20 +183,15 @@ async function keep(
 }
 
 async function spool(body: AsyncIterable<Buffer>, path: string): Promise<Digest> {
-  const hasher = new Hasher();
   const handle = await open(path, 'w', 0o600);
   try {
-    for await (const chunk of body) {
-      hasher.update(chunk);
-      await writeFully(handle, chunk);
-    }
+    return (await receive(body, handle)).digest;
   } catch (error) {
     await rm(path, { force: true });
     throw asSealiftError(error, 'taking a layer out of the engine');
   } finally {
     await handle.close();
   }
-  return hasher.digest();
 }
 
 /** Content of a held layer. */

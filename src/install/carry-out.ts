@@ -5,7 +5,7 @@
  * this job placed is taken back, also what an earlier, killed run of it placed. An interruption takes nothing
  * back, and neither does a fault of medium or disk while content is still being copied.
  */
-import { asSealiftError, SealiftError, type ErrorCode } from '../errors.ts';
+import { asSealiftError, outcomeOf, SealiftError, type ErrorCode } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import { inParallel } from '../store/pool.ts';
 import type { Journal } from './journal.ts';
@@ -149,8 +149,7 @@ async function carryOutStep(
   try {
     await step.apply(progress, options.signal);
   } catch (error) {
-    const outcome = options.signal?.aborted === true ? 'stopped' : 'failed';
-    options.emit({ type: 'item-end', id: step.id, outcome });
+    options.emit({ type: 'item-end', id: step.id, outcome: outcomeOf(error) });
     throw error;
   }
   await journal.finish(step.id);

@@ -412,11 +412,14 @@ function takeHere(handle: FileHandle): Taker {
   };
 }
 
-/** Writes content of any length into an empty file. */
-async function receive(
+/**
+ * Writes content of any length into an empty file, hashed on its way.
+ * @throws {SealiftError} SOURCE_INVALID for more than `maxBytes`; what `body` and the operating system throw
+ */
+export async function receive(
   body: AsyncIterable<Uint8Array>,
   handle: FileHandle,
-  options: StreamOptions,
+  options: StreamOptions = {},
 ): Promise<Expected> {
   const { expectedBytes = 0, maxBytes = Number.MAX_SAFE_INTEGER, signal, onBytes } = options;
   const everything = [{ fd: handle.fd, offset: 0, length: Number.MAX_SAFE_INTEGER }];
