@@ -37,7 +37,7 @@ export class Inlet {
   #filled = 0;
   #begun = 0;
   #failed = false;
-  #rested = false;
+  #closed: Promise<string | Trouble> | undefined;
   #wake: (() => void) | undefined;
 
   /** @param destinations each gets all of it; open until `end` or `drop` has settled */
@@ -72,8 +72,7 @@ export class Inlet {
    */
   async end(): Promise<Digest> {
     this.#handOver();
-    const result = await this.#line.close();
-    this.#rest();
+    const result = await this.#close();
     if (typeof result === 'string') return `sha256:${result}`;
     throw new TransferError(result);
   }
@@ -81,17 +80,15 @@ export class Inlet {
   /** The rest will not come. When this has settled, what was taken has been written or will not be. */
   async drop(): Promise<void> {
     this.#handOver();
-    // Otherwise the thread has ended, and writes no more.
-    await this.#line.close().then(
-      () => this.#rest(),
-      () => undefined,
-    );
+    await this.#close().catch(() => undefined); // the thread has ended, and writes no more
   }
 
-  /** The thread has let go of the memory. */
-  #rest(): void {
-    if (!this.#rested) spare.push(this.#memory);
-    this.#rested = true;
+  /** Once. The thread has then let go of the memory. */
+  #close(): Promise<string | Trouble> {
+    return (this.#closed ??= this.#line.close().then((result) => {
+      spare.push(this.#memory);
+      return result;
+    }));
   }
 
   async #nextSlot(): Promise<number> {
@@ -144,10 +141,9 @@ class InletThreads {
     connections.set(inlet, { onFree, onResult, onLost });
     worker.ref();
     const send = (order: Order): void => worker.postMessage({ inlet, ...order });
-    let closed: Promise<string | Trouble> | undefined;
     const close = (): Promise<string | Trouble> => {
-      if (closed === undefined) send({ close: true });
-      return (closed ??= Promise.race([result, lost]));
+      send({ close: true });
+      return Promise.race([result, lost]);
     };
     return { send, close, lost };
   }

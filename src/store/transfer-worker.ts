@@ -121,9 +121,8 @@ function pump(from: readonly Stretch[], hasher: Hash, sink: Sink, stop: Int32Arr
   const take = (piece: Uint8Array): void => {
     hasher.update(piece);
     if (piece.buffer === buffer.buffer) {
-      const wanted = sink.wanted;
       held += piece.length;
-      if (held === wanted) flush();
+      if (held === sink.wanted) flush();
       return;
     }
     flush();

@@ -14,9 +14,9 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { tinyModel } from '../../fixtures/model.ts';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { openBundle, type VerifiedBundle } from '../../src/bundle/open.ts';
 import { SealiftError, type ErrorCode } from '../../src/errors.ts';
 import { imageArchive } from '../../src/install/archive.ts';

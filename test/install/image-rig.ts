@@ -77,7 +77,7 @@ export const failure = (
   );
 
 /** Waits for the files of a bundle, which are placed while images are loaded; configuration files come last. */
-export const filesPlaced = (): Promise<true> =>
+const filesPlaced = (): Promise<true> =>
   waitFor('the files of the bundle', () => placed().some((path) => /^configs\/[^.]/.test(path)) || undefined);
 
 /** The same bundle with a last layer that breaks when it is read, after the files have been placed. */

@@ -13,7 +13,7 @@ const env = (): NodeJS.ProcessEnv => ({ ...process.env, UV_THREADPOOL_SIZE: '1' 
  * Runs a Node program whose `n`th call of `syscall` (from 1) meets the fault.
  * @param syscall one, or several with commas between them
  * @param options.path only calls on this file count, or on any of these
- * @param options.stays every later call meets the fault, too: a stick that was pulled out stays away; or so many more
+ * @param options.stays every later call meets the fault, too: a stick that was pulled out stays away
  * @returns undefined when the program has ended without that many calls
  */
 export async function runWithFault(
@@ -21,11 +21,10 @@ export async function runWithFault(
   syscall: string,
   n: number,
   fault: Fault,
-  options: { path?: string | string[]; stays?: boolean | number; cwd?: string; env?: NodeJS.ProcessEnv } = {},
+  options: { path?: string | string[]; stays?: boolean; cwd?: string; env?: NodeJS.ProcessEnv } = {},
 ): Promise<RunResult | undefined> {
   const log = join(tempDir('strace'), 'log');
-  const { stays = false } = options;
-  const when = typeof stays === 'number' ? `${n}..${n + stays}` : `${n}${stays ? '+' : ''}`;
+  const when = `${n}${options.stays === true ? '+' : ''}`;
   const inject = ['-e', `trace=${syscall}`, '-e', `inject=${syscall}:${fault}:when=${when}`];
   const paths = [options.path ?? []].flat().flatMap((path) => ['-P', path]);
   // Without the filter of the kernel every call would stop the program; with it strace 6.1 sends no signals.

@@ -78,13 +78,8 @@ export class EngineExport {
   }
 
   #addStream(body: AsyncIterable<Uint8Array>, expectedBytes: number): Promise<Expected> {
-    const signal = this.#signal === undefined ? {} : { signal: this.#signal };
-    return this.#store.addStream(body, {
-      what: this.#what,
-      expectedBytes,
-      onBytes: this.#onBytes,
-      ...signal,
-    });
+    const [what, onBytes, signal] = [this.#what, this.#onBytes, this.#signal];
+    return this.#store.addStream(body, { what, expectedBytes, onBytes, signal });
   }
 
   /** Checks every layer against the config's diff_ids and makes the manifest. */
